@@ -1,0 +1,152 @@
+"""Several limits at once: all or nothing.
+
+Owns: descriptors, hits, outcomes, and the rule that a refusal debits none (STANDARDS R4). May import: the
+standard library and `core`. Pure: an adapter reads the states, calls `consume_all`, and stores what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from authsvc.core import values
+from authsvc.core.errors import FieldViolation, InvalidRequest
+from authsvc.core.limits import LimitRule, LimitRules
+from authsvc.core.rates import CounterState, Verdict
+
+MAX_DESCRIPTORS = 16
+MAX_ENTRIES = 16
+
+
+class DecidedBy(StrEnum):
+    """Who made a limit's decision (STANDARDS R10)."""
+
+    STORE = "store"
+    LOCAL = "local"
+    FAILED_OPEN = "failed_open"
+    FAILED_CLOSED = "failed_closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What is counted: entries of key and value, a key at most once, and how many hits; 0 looks."""
+
+    entries: tuple[tuple[str, str], ...]
+    hits: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Hits for one counter of one rule; `hits` is 0 or more."""
+
+    rule: LimitRule
+    key: bytes
+    hits: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOutcome:
+    """The answer of one rule. `allowed` speaks for this rule; the call passes where all of them allow.
+
+    `remaining` and `reset_after_us` describe the counter as the call left it. `retry_after_us` is None where
+    this rule allows, and where waiting does not help because the hits are more than `limit`.
+    """
+
+    rule: LimitRule
+    allowed: bool
+    limit: int
+    remaining: int
+    reset_after_us: int
+    retry_after_us: int | None
+    decided_by: DecidedBy
+
+
+@dataclass(frozen=True, slots=True)
+class Consumption:
+    """What a call comes to: one outcome a hit, in order, and the verdicts to store (none unless taken)."""
+
+    outcomes: tuple[LimitOutcome, ...]
+    taken: dict[bytes, Verdict]
+
+
+def check_descriptors(domain: str, descriptors: Sequence[Descriptor], field: str = "") -> None:
+    """Refuse, all faults at once, what no rule can be asked; `field` is the path of the message around."""
+    prefix = f"{field}." if field else ""
+    faults: list[FieldViolation] = []
+    _check(faults, domain, f"{prefix}domain")
+    if not 1 <= len(descriptors) <= MAX_DESCRIPTORS:
+        raise InvalidRequest.of(f"{prefix}descriptors", f"holds not 1 to {MAX_DESCRIPTORS} descriptors")
+    for place, descriptor in enumerate(descriptors):
+        path = f"{prefix}descriptors[{place}]"
+        if not 1 <= len(descriptor.entries) <= MAX_ENTRIES:
+            raise InvalidRequest.of(f"{path}.entries", f"holds not 1 to {MAX_ENTRIES} entries")
+        if len({key for key, _ in descriptor.entries}) < len(descriptor.entries):
+            faults.append(FieldViolation(f"{path}.entries", "names a key twice"))
+        for index, (key, value) in enumerate(descriptor.entries):
+            _check(faults, key, f"{path}.entries[{index}].key")
+            _check(faults, value, f"{path}.entries[{index}].value", most=values.MAX_RESOURCE, empty=True)
+        if descriptor.hits < 0:
+            faults.append(FieldViolation(f"{path}.hits", "is negative"))
+    if faults:
+        raise InvalidRequest(faults)
+
+
+def _check(
+    faults: list[FieldViolation], text: str, path: str, *, most: int = values.MAX_NAME, empty: bool = False
+) -> None:
+    try:
+        values.plain(text, path, most=most, empty=empty)
+    except InvalidRequest as refused:
+        faults.extend(refused.violations)
+
+
+def hits_of(rules: LimitRules, domain: str, descriptors: Sequence[Descriptor]) -> tuple[Hit, ...]:
+    """The hits of a call: one a rule that a descriptor meets, in the order of the descriptors."""
+    return tuple(
+        Hit(rule, key, descriptor.hits)
+        for descriptor in descriptors
+        for rule, key in rules.match(domain, descriptor.entries)
+    )
+
+
+def consume_all(
+    hits: Sequence[Hit],
+    read: Callable[[bytes], CounterState | None],
+    now_us: int,
+    *,
+    peek: bool = False,
+) -> Consumption:
+    """Decide a call: hits for one counter are summed first, and all are taken or none.
+
+    `read` gives a counter's state, None at rest. With `peek` the answer is the same and nothing is taken.
+    """
+    wanted: dict[bytes, tuple[LimitRule, int]] = {}
+    for hit in hits:
+        _, already = wanted.get(hit.key, (hit.rule, 0))
+        wanted[hit.key] = (hit.rule, already + hit.hits)
+    states = {key: read(key) for key in wanted}
+    verdicts = {key: rule.meter.decide(states[key], now_us, n) for key, (rule, n) in wanted.items()}
+    taking = not peek and all(verdict.allowed for verdict in verdicts.values())
+    shown = verdicts
+    if not taking:
+        shown = {
+            key: rule.meter.decide(states[key], now_us, 0) if verdicts[key].allowed else verdicts[key]
+            for key, (rule, _) in wanted.items()
+        }
+    return Consumption(
+        tuple(_outcome(hit.rule, shown[hit.key]) for hit in hits),
+        {key: verdicts[key] for key, (_, n) in wanted.items() if n} if taking else {},
+    )
+
+
+def _outcome(rule: LimitRule, verdict: Verdict) -> LimitOutcome:
+    return LimitOutcome(
+        rule,
+        verdict.allowed,
+        rule.meter.limit,
+        verdict.remaining,
+        verdict.reset_after_us,
+        verdict.retry_after_us,
+        DecidedBy.STORE,
+    )
