@@ -19,10 +19,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, NewType
 
-from authsvc.core.durations import parse_duration, parse_rate
+from authsvc.core.durations import parse_duration
 from authsvc.core.errors import FieldViolation, InvalidRequest
 from authsvc.core.jose import Algorithm
 from authsvc.core.keys import KeySchedule
+from authsvc.core.rates import parse_rate
 
 Seconds = NewType("Seconds", int)
 """A duration in whole seconds, written as a string with a unit: `"15m"`."""
@@ -356,9 +357,9 @@ def _judge(config: Config, faults: list[FieldViolation]) -> None:
         elif proxy.peer != "loopback" and config.server.client_ca is None:
             fault(f"server.proxies[{index}].peer", "needs server.client_ca")
     try:
-        parse_rate(config.server.auth_failures)
-    except ValueError as error:
-        fault("server.auth_failures", str(error))
+        parse_rate(config.server.auth_failures, "server.auth_failures")
+    except InvalidRequest as error:
+        faults.extend(error.violations)
     if config.issuer and not config.issuer.startswith(("https://", "http://")):
         fault("issuer", "is not an http or https URL")
     if config.record.url and not config.record.url.startswith("sqlite:///"):

@@ -1,6 +1,6 @@
-"""Durations and rates as people write them.
+"""Durations as people write them.
 
-Owns: the text form of a duration (`15m`) and of a rate (`100/15m`). May import: the standard library.
+Owns: the text form of a duration (`15m`); rates are in `core.rates`. May import: the standard library.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import re
 
 UNITS_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _DURATION = re.compile(r"(?:0|[1-9][0-9]{0,11})(us|ms|s|m|h|d)\Z")
-_RATE = re.compile(r"([1-9][0-9]{0,11})/(?:([1-9][0-9]{0,8})?(us|ms|s|m|h|d))\Z")
 
 
 def parse_duration(text: str) -> int:
@@ -18,14 +17,6 @@ def parse_duration(text: str) -> int:
     if match is None:
         raise ValueError(f"`{text}` is not a duration such as 250ms, 30s, 15m, 12h or 7d")
     return int(text[: -len(match[1])]) * UNITS_US[match[1]]
-
-
-def parse_rate(text: str) -> tuple[int, int]:
-    """A rate such as `100/15m` or `5/s` as hits and microseconds; raises ValueError."""
-    match = _RATE.match(text)
-    if match is None:
-        raise ValueError(f"`{text}` is not a rate such as 100/15m or 5/s")
-    return int(match[1]), int(match[2] or 1) * UNITS_US[match[3]]
 
 
 def format_duration(microseconds: int) -> str:

@@ -1,0 +1,135 @@
+"""Check, and authorize: verify, check and consume in one round trip.
+
+Owns: the order of token, check and limit, and how a caller's bounds apply to a question. May import:
+`core`, `state`, `ports`, `usecases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from authsvc.core.errors import Reason, TokenRefused
+from authsvc.core.policy import Decision, Question, decide
+
+if TYPE_CHECKING:
+    from authsvc.core.claims import VerifiedToken
+    from authsvc.ports.counters import LimitOutcome
+    from authsvc.state.snapshot import Snapshot
+    from authsvc.usecases.limits import Limits, Wanted
+    from authsvc.usecases.principals import Principal
+    from authsvc.usecases.tokens import Tokens
+
+NAME_GROUPS = "authsvc.authz:name_groups"
+EXPLAIN = "authsvc.authz:explain"
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """The answer of all three; `token` is None where it did not verify."""
+
+    allowed: bool
+    reason: Reason
+    token: VerifiedToken | None = None
+    decision: Decision | None = None
+    limits: tuple[LimitOutcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What Authorize asks; empty means unset."""
+
+    token: str
+    permission: str
+    resource: str = ""
+    tenant: str = ""
+    audience: tuple[str, ...] = ()
+    context: Mapping[str, Any] | None = None
+
+
+def check(snapshot: Snapshot, principal: Principal, question: Question, *, now: int) -> Decision:
+    """Answer one question; raises PermissionDenied where the caller may not name its groups or tenant."""
+    if question.groups:
+        principal.require(NAME_GROUPS)
+    principal.require_tenant(question.tenant)
+    return decide(snapshot.policy, snapshot.bindings, question, now=now)
+
+
+def question_of(token: VerifiedToken, ask: Ask, request: Mapping[str, Any] | None = None) -> Question:
+    """The question that a bearer's token and a request ask: the token's scope always bounds."""
+    return Question(
+        subject=token.subject,
+        groups=token.groups,
+        permission=ask.permission,
+        resource=ask.resource,
+        tenant=ask.tenant or token.tenant,
+        scope=frozenset(token.scope),
+        context=ask.context or {},
+        token=token_context(token),
+        request=request,
+    )
+
+
+def token_context(token: VerifiedToken) -> Mapping[str, Any]:
+    """What conditions read as `context.token`: claims by their names in RFC 9068."""
+    return {
+        "iss": token.issuer,
+        "sub": token.subject,
+        "aud": list(token.audience),
+        "client_id": token.client_id,
+        "scope": list(token.scope),
+        "groups": list(token.groups),
+        "roles": list(token.roles),
+        "tenant": token.tenant,
+        "jti": token.token_id,
+        "iat": token.issue_time,
+        "exp": token.expire_time,
+    }
+
+
+class Authorizer:
+    """Verifies, checks and consumes, in this order; the limits are debited only where allowed."""
+
+    def __init__(self, tokens: Tokens, limits: Limits) -> None:
+        self._tokens = tokens
+        self._limits = limits
+
+    def decide(
+        self, snapshot: Snapshot, principal: Principal, ask: Ask, *, now: int
+    ) -> Authorization:
+        """Verify and check, without limits; raises PermissionDenied outside the caller's bounds."""
+        audience = principal.audiences(ask.audience)
+        principal.require_tenant(ask.tenant)
+        try:
+            token = self._tokens.verify(snapshot, ask.token, audience=audience, now=now)
+        except TokenRefused as refused:
+            return Authorization(allowed=False, reason=refused.reason)
+        if (ask.tenant and ask.tenant != token.tenant) or not principal.may_speak_of(token.tenant):
+            return Authorization(allowed=False, reason=Reason.TENANT_MISMATCH, token=token)
+        decision = decide(snapshot.policy, snapshot.bindings, question_of(token, ask), now=now)
+        return Authorization(decision.allowed, decision.reason, token, decision)
+
+    async def authorize(
+        self,
+        snapshot: Snapshot,
+        principal: Principal,
+        ask: Ask,
+        consume: Sequence[Wanted],
+        *,
+        now: int,
+    ) -> Authorization:
+        """Verify, check, then consume all or nothing."""
+        for wanted in consume:
+            principal.require_domain(wanted.domain)
+        answer = self.decide(snapshot, principal, ask, now=now)
+        if not answer.allowed or not consume:
+            return answer
+        consumed = await self._limits.consume(snapshot, consume)
+        return Authorization(
+            allowed=consumed.allowed,
+            reason=answer.reason if consumed.allowed else Reason.LIMIT_EXCEEDED,
+            token=answer.token,
+            decision=answer.decision,
+            limits=consumed.outcomes,
+        )

@@ -1,0 +1,254 @@
+"""Signing keys: make, rotate, revoke, and let them retire when their time comes.
+
+Owns: the order of effects around the key life cycle of `core.keys`. May import: `core`, `state`, `ports`,
+`usecases`. Key material is made before the record's transaction opens and thrown away where another writer
+was first, so that a rotation of three replicas at once gives one new key (STANDARDS K4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from authsvc.core import keys as key_rules
+from authsvc.core.envelopes import PRIVATE_KEY, seal
+from authsvc.core.errors import InvalidRequest, NotFound, Reason
+from authsvc.core.jose import Algorithm, PrivateKey
+from authsvc.core.keys import KeyRecord, KeySchedule, KeyState
+from authsvc.ports.record import KeyChange, KeyWrite, Order, Revocation, RevocationKind
+from authsvc.usecases.writes import Act, Writer
+
+if TYPE_CHECKING:
+    from authsvc.core.envelopes import Kek
+    from authsvc.core.values import Revision
+    from authsvc.state.snapshot import Snapshot
+
+SERVICE = "service:authsvc"
+"""The actor of what the service does by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """The outcome of a rotation."""
+
+    active: KeyRecord
+    standby: KeyRecord | None
+    retiring: KeyRecord | None
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The outcome of a revocation; times in unix seconds."""
+
+    kids: tuple[str, ...]
+    active_kid: str
+    not_before: int
+    offline_until: int
+    revision: Revision
+
+
+class KeyFactory:
+    """Makes sealed, authenticated key records."""
+
+    def __init__(
+        self, kek: Kek, mac_key: bytes, schedule: KeySchedule, nonce: Callable[[], bytes]
+    ) -> None:
+        self._kek = kek
+        self._mac_key = mac_key
+        self.schedule = schedule
+        self._nonce = nonce
+
+    def make(self, algorithm: Algorithm, *, now: int, actor: str, lead: bool = True) -> KeyRecord:
+        """A new PENDING key; without `lead` it may be activated at once (the first key, or an emergency)."""
+        private = PrivateKey.generate(algorithm)
+        envelope = seal(
+            self._kek,
+            private.to_der(),
+            purpose=PRIVATE_KEY,
+            name=private.kid,
+            algorithm=algorithm,
+            nonce=self._nonce(),
+        )
+        return key_rules.new_key(
+            kid=private.kid,
+            algorithm=algorithm,
+            public_jwk=private.public_jwk(),
+            envelope=envelope,
+            now=now,
+            activate_after=now + (self.schedule.publish_lead if lead else 0),
+            actor=actor,
+        )
+
+    def sign(self, change: key_rules.KeyTransition) -> KeyChange:
+        """Put the MAC on every record that a transition changed (STANDARDS K12)."""
+        return KeyChange(
+            changed=tuple(key_rules.with_mac(self._mac_key, record) for record in change.changed),
+            forgotten=change.forgotten,
+        )
+
+
+class Keys:
+    """The administrator's verbs on signing keys, and the service's own upkeep of them."""
+
+    def __init__(self, writer: Writer, factory: KeyFactory, algorithm: Algorithm, issuer: str) -> None:
+        self._writer = writer
+        self._factory = factory
+        self._algorithm = algorithm
+        self._issuer = issuer
+
+    def ensure(self, *, now: int) -> KeyWrite:
+        """Make the first active key and its standby in a record that has none; blocks. Safe to race."""
+        first = self._factory.make(self._algorithm, now=now, actor=SERVICE, lead=False)
+        standby = self._factory.make(self._algorithm, now=now, actor=SERVICE)
+
+        def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
+            return self._factory.sign(key_rules.ensure(keys, first, standby, now=now, actor=SERVICE))
+
+        act = Act("authsvc.keys:ensure", SERVICE, now)
+        return self._writer.record.change_keys(change, act.draft(), expected=None)
+
+    async def rotate(
+        self,
+        snapshot: Snapshot,
+        *,
+        algorithm: Algorithm | None,
+        force: bool,
+        actor: str,
+        now: int,
+        deadline: float,
+    ) -> Rotated:
+        """Activate the standby and publish another (STANDARDS K1, K2).
+
+        Raises Conflict KEY_LEAD_NOT_PASSED unless `force`. Of several at once one wins; the others answer
+        with its result.
+        """
+        standby = self._factory.make(algorithm or self._algorithm, now=now, actor=actor)
+
+        def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
+            transition = key_rules.rotate(
+                keys, standby, now=now, schedule=self._factory.schedule, force=force, actor=actor
+            )
+            return self._factory.sign(transition)
+
+        act = Act("authsvc.keys:rotate", actor, now, detail={"force": str(force).lower()})
+        write = await self._change(change, act, snapshot.keys_version, deadline)
+        return _rotated(write)
+
+    async def revoke(
+        self,
+        snapshot: Snapshot,
+        *,
+        kid: str,
+        reason: str,
+        all_keys: bool,
+        all_tokens: bool,
+        dry_run: bool,
+        actor: str,
+        now: int,
+        deadline: float,
+    ) -> Revoked:
+        """Withdraw a key, or all of them, at once (STANDARDS K9); `dry_run` tells what would happen.
+
+        Raises NotFound KEY_NOT_FOUND and InvalidRequest where neither or both of kid and all_keys are set.
+        """
+        if bool(kid) == all_keys:
+            raise InvalidRequest.of("kid", "is required, unless all_keys is set; not both")
+        if kid and kid not in snapshot.keys:
+            raise NotFound("no key has this `kid`", Reason.KEY_NOT_FOUND, metadata={"kid": kid})
+        spare = self._factory.make(self._algorithm, now=now, actor=actor, lead=False)
+        standby = self._factory.make(self._algorithm, now=now, actor=actor)
+
+        def transition(keys: tuple[KeyRecord, ...]) -> key_rules.KeyTransition:
+            kids = frozenset(k.kid for k in keys) if all_keys else frozenset({kid})
+            return key_rules.revoke(
+                keys, kids, replacements=(spare, standby), now=now, reason=reason, actor=actor
+            )
+
+        if dry_run:
+            planned = transition(tuple(snapshot.keys.values()))
+            return self._revoked(snapshot.keys, planned.after, snapshot.revision, now)
+
+        detail = {"kid": kid or "all", "all_tokens": str(all_tokens).lower()}
+        act = Act("authsvc.keys:revoke", actor, now, detail=detail, private={"reason": reason})
+        before = snapshot.keys
+        write = await self._change(lambda keys: self._factory.sign(transition(keys)), act, None, deadline)
+        revision = write.revision
+        if all_tokens:
+            revision = await self._revoke_issuer(actor, now, deadline)
+        return self._revoked(before, write.keys, revision, now)
+
+    async def upkeep(self, snapshot: Snapshot, *, now: int, deadline: float) -> bool:
+        """Rotate when the active key is due, retire and forget what has had its time; True if it changed.
+
+        Signing with an expired key never happens: `core.keys` refuses it (STANDARDS K5).
+        """
+        schedule = self._factory.schedule
+        current = tuple(snapshot.keys.values())
+        if key_rules.due_for_rotation(current, now, schedule):
+            await self.rotate(
+                snapshot, algorithm=None, force=False, actor=SERVICE, now=now, deadline=deadline
+            )
+            return True
+        if not key_rules.retire_due(current, now).changed:
+            return False
+
+        def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
+            return self._factory.sign(key_rules.retire_due(keys, now))
+
+        act = Act("authsvc.keys:retire", SERVICE, now)
+        await self._change(change, act, snapshot.keys_version, deadline)
+        return True
+
+    async def _change(
+        self,
+        change: Callable[[tuple[KeyRecord, ...]], KeyChange],
+        act: Act,
+        expected: Order | None,
+        deadline: float,
+    ) -> KeyWrite:
+        verb = partial(self._writer.record.change_keys, change, act.draft(), expected=expected)
+        return await self._writer.write(verb, deadline)
+
+    async def _revoke_issuer(self, actor: str, now: int, deadline: float) -> Revision:
+        schedule = self._factory.schedule
+        everything = Revocation(
+            RevocationKind.ISSUER, self._issuer, now + schedule.max_token_ttl + schedule.leeway + 1
+        )
+        act = Act("authsvc.tokens:revoke", actor, now, detail={"target": "issuer"})
+        verb = partial(self._writer.record.revoke, (everything,), act.draft())
+        return (await self._writer.write(verb, deadline)).revision
+
+    def _revoked(
+        self,
+        before: Mapping[str, KeyRecord],
+        after: tuple[KeyRecord, ...],
+        revision: Revision,
+        now: int,
+    ) -> Revoked:
+        gone = tuple(
+            key.kid
+            for key in after
+            if key.state is KeyState.REVOKED
+            and (key.kid not in before or before[key.kid].state is not KeyState.REVOKED)
+        )
+        active = next(key.kid for key in after if key.state is KeyState.ACTIVE)
+        return Revoked(gone, active, now, now + self._factory.schedule.jwks_max_age, revision)
+
+
+def _rotated(write: KeyWrite) -> Rotated:
+    def newest(state: KeyState, stamp: Callable[[KeyRecord], int]) -> KeyRecord | None:
+        found = [key for key in write.keys if key.state is state]
+        return max(found, key=stamp, default=None)
+
+    active = newest(KeyState.ACTIVE, lambda key: key.activate_time or 0)
+    if active is None:
+        raise NotFound("no key is active", Reason.KEY_NOT_FOUND)
+    return Rotated(
+        active,
+        newest(KeyState.PENDING, lambda key: key.create_time),
+        newest(KeyState.RETIRING, lambda key: key.retire_time or 0),
+        write.revision,
+    )

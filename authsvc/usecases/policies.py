@@ -1,0 +1,293 @@
+"""The policy and the role bindings.
+
+Owns: what makes a policy or a grant acceptable to the record it goes into. May import: `core`, `state`,
+`ports`, `config`, `usecases`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from authsvc.core import policy_document, values
+from authsvc.core.bindings import Binding, BindingIndex, BindingSource, binding_id
+from authsvc.core.errors import (
+    Conflict,
+    FieldViolation,
+    InvalidRequest,
+    PermissionDenied,
+    Reason,
+    Unavailable,
+)
+from authsvc.core.policy import CompiledPolicy, compile_policy, run_tests
+from authsvc.core.roles_builtin import ADMIN, BUILTIN_ROLES, PROXY
+from authsvc.usecases.clients import require_holds
+from authsvc.usecases.writes import Act, Writer
+
+if TYPE_CHECKING:
+    from authsvc.core.values import Revision
+    from authsvc.ports.record import Check, Page, PolicyRecord, PolicyWrite, View
+    from authsvc.state.snapshot import Snapshot
+    from authsvc.usecases.principals import Principal
+
+SERVICE_ROLE_PREFIX = "authsvc."
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The outcome of an apply, or of a dry run of one."""
+
+    policy_revision: str
+    tests_passed: int
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The binding, and the first revision that knows it."""
+
+    binding: Binding
+    revision: Revision
+
+
+def prepare(text: str, *, now: int, may_bind_service_roles: bool) -> tuple[CompiledPolicy, int]:
+    """Check a policy whole and run its tests; the compiled policy and the number of tests (STANDARDS P9).
+
+    Raises InvalidRequest POLICY_INVALID with every fault by its path.
+    """
+    document = policy_document.parse(text, allow_service_roles=may_bind_service_roles)
+    compiled = compile_policy(document)
+    failures = run_tests(compiled, BindingIndex.from_bindings(compiled.bindings), now=now)
+    if failures:
+        raise InvalidRequest(failures, Reason.POLICY_INVALID)
+    return compiled, len(document.tests)
+
+
+class Policies:
+    """The administrator's verbs on policy and bindings."""
+
+    def __init__(self, writer: Writer, *, source_path: Path | None, may_bind_service_roles: bool) -> None:
+        self._writer = writer
+        self._source_path = source_path
+        self._may_bind_service_roles = may_bind_service_roles
+
+    async def apply(
+        self,
+        snapshot: Snapshot,
+        principal: Principal,
+        text: str,
+        *,
+        dry_run: bool,
+        expected_revision: str,
+        now: int,
+        deadline: float,
+    ) -> Applied:
+        """Check, test and put in force; compare-and-set on `expected_revision` where it is given.
+
+        Raises InvalidRequest POLICY_INVALID, Conflict POLICY_REVISION_CONFLICT or POLICY_FROM_FILE,
+        PermissionDenied GRANT_EXCEEDS_GRANTER.
+        """
+        if self._source_path is not None and not dry_run:
+            raise Conflict(
+                f"the policy comes from the file {self._source_path.name}; change it there and restart",
+                Reason.POLICY_FROM_FILE,
+                metadata={"path": str(self._source_path)},
+            )
+        compiled, tests = await asyncio.to_thread(
+            prepare, text, now=now, may_bind_service_roles=self._may_bind_service_roles
+        )
+        for binding in compiled.bindings:
+            if binding.role in BUILTIN_ROLES:
+                require_holds(principal, binding.role)
+        if dry_run:
+            record = await self._writer.read(self._writer.record.policy)
+            if expected_revision and expected_revision != record.policy_revision:
+                raise Conflict(
+                    "the policy is at another revision", Reason.POLICY_REVISION_CONFLICT
+                )
+            return Applied(record.policy_revision, tests, snapshot.revision)
+        act = Act("authsvc.policies:apply", principal.subject, now, detail={"tests": str(tests)})
+        verb = partial(self._apply, text, compiled, act, expected_revision or None)
+        write = await self._writer.write(verb, deadline)
+        return Applied(write.policy.policy_revision, tests, write.revision)
+
+    def apply_file(self, *, now: int) -> PolicyWrite | None:
+        """Put the policy of `policy.path` in force where it is not yet; blocks; at start.
+
+        Raises Unavailable where the file cannot be read, InvalidRequest where it is wrong.
+        """
+        if self._source_path is None:
+            return None
+        try:
+            text = self._source_path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise Unavailable(f"policy.path: cannot read {self._source_path}: {reason}") from None
+        if self._writer.record.policy().text == text:
+            return None
+        compiled, tests = prepare(
+            text, now=now, may_bind_service_roles=self._may_bind_service_roles
+        )
+        act = Act("authsvc.policies:apply", "service:authsvc", now, detail={"tests": str(tests)})
+        return self._apply(text, compiled, act, None)
+
+    def _apply(
+        self, text: str, compiled: CompiledPolicy, act: Act, expected: str | None
+    ) -> PolicyWrite:
+        return self._writer.record.apply_policy(
+            text,
+            compiled.bindings,
+            act.draft(),
+            expected_revision=expected,
+            check=_all_of(_keeps_granted_roles(compiled), _keeps_an_admin),
+        )
+
+    async def current(self) -> PolicyRecord:
+        """The policy in force, as it was applied."""
+        return await self._writer.read(self._writer.record.policy)
+
+    async def grant(
+        self,
+        snapshot: Snapshot,
+        principal: Principal,
+        wanted: Binding,
+        *,
+        now: int,
+        deadline: float,
+    ) -> Granted:
+        """Bind a role to a subject; only what the granter holds, in its tenant (STANDARDS P12).
+
+        Raises InvalidRequest ROLE_UNKNOWN, PermissionDenied GRANT_EXCEEDS_GRANTER.
+        """
+        self._require_may_give(snapshot, principal, wanted)
+        act = Act(
+            "authsvc.roles:grant",
+            principal.subject,
+            now,
+            subject=wanted.subject,
+            detail={"role": wanted.role, "binding_id": wanted.binding_id},
+        )
+        write = await self._writer.write(
+            partial(self._writer.record.grant, wanted, act.draft(), check=_role_exists(wanted)), deadline
+        )
+        return Granted(wanted, write.revision)
+
+    async def revoke(
+        self, principal: Principal, binding_id: str, *, now: int, deadline: float
+    ) -> Revision:
+        """Take a binding away; raises NotFound BINDING_NOT_FOUND, Conflict LAST_ADMIN."""
+        act = Act("authsvc.roles:revoke", principal.subject, now, detail={"binding_id": binding_id})
+        verb = partial(
+            self._writer.record.revoke_binding, binding_id, act.draft(), check=_keeps_an_admin
+        )
+        return (await self._writer.write(verb, deadline)).revision
+
+    async def page(
+        self,
+        after: tuple[str, ...] | None,
+        limit: int,
+        *,
+        subject: str,
+        role: str,
+        tenant: str,
+    ) -> Page[Binding]:
+        """A page of bindings by subject; empty filters are unset."""
+        verb = partial(
+            self._writer.record.list_bindings,
+            after,
+            limit,
+            subject=subject or None,
+            role=role or None,
+            tenant=tenant or None,
+        )
+        return await self._writer.read(verb)
+
+    @staticmethod
+    def _require_may_give(snapshot: Snapshot, principal: Principal, wanted: Binding) -> None:
+        if wanted.role.startswith(SERVICE_ROLE_PREFIX):
+            if wanted.role not in BUILTIN_ROLES or wanted.role == PROXY:
+                raise InvalidRequest.of("role", "is not a role that can be granted", Reason.ROLE_UNKNOWN)
+            if wanted.tenant or wanted.resource or wanted.condition:
+                raise InvalidRequest.of(
+                    "role", "a role of the service holds without tenant, resource and condition"
+                )
+            require_holds(principal, wanted.role)
+        elif wanted.role not in snapshot.policy.roles:
+            raise InvalidRequest.of("role", "is not a role of the policy", Reason.ROLE_UNKNOWN)
+        if not wanted.tenant and not principal.may_give_everywhere:
+            raise PermissionDenied(
+                "the caller gives roles in its own tenants only: name one",
+                Reason.GRANT_EXCEEDS_GRANTER,
+                metadata={"role": wanted.role},
+            )
+        principal.require_tenant(wanted.tenant)
+
+
+def wanted_grant(
+    *,
+    subject: str,
+    role: str,
+    tenant: str,
+    resource: str,
+    expire_time: int | None,
+    condition: str,
+) -> Binding:
+    """A grant as a value; its condition is compiled, so that a wrong one is refused here."""
+    return Binding(
+        binding_id=binding_id(subject, role, tenant, resource, expire_time, condition),
+        subject=values.subject(subject),
+        role=values.role(role),
+        tenant=values.tenant(tenant),
+        resource=resource,
+        expire_time=expire_time,
+        condition=condition,
+        source=BindingSource.GRANT,
+    )
+
+
+def _all_of(*checks: Check) -> Check:
+    def check(view: View) -> None:
+        for one in checks:
+            one(view)
+
+    return check
+
+
+def _keeps_granted_roles(compiled: CompiledPolicy) -> Check:
+    def check(view: View) -> None:
+        dropped = sorted(
+            role
+            for role in view.granted_roles()
+            if role not in compiled.roles and not role.startswith(SERVICE_ROLE_PREFIX)
+        )
+        if dropped:
+            raise InvalidRequest(
+                [FieldViolation(f"roles.{role}", "is dropped, but a grant uses it") for role in dropped],
+                Reason.POLICY_INVALID,
+            )
+
+    return check
+
+
+def _role_exists(wanted: Binding) -> Check:
+    """The snapshot may be older than the record: look again inside the transaction."""
+
+    def check(view: View) -> None:
+        if wanted.role.startswith(SERVICE_ROLE_PREFIX):
+            return
+        text = view.policy().text
+        known = compile_policy(policy_document.parse(text, allow_service_roles=True)).roles if text else {}
+        if wanted.role not in known:
+            raise InvalidRequest.of("role", "is not a role of the policy", Reason.ROLE_UNKNOWN)
+
+    return check
+
+
+def _keeps_an_admin(view: View) -> None:
+    """Somebody must be left who can administer (STANDARDS P11)."""
+    holders = {b.subject.partition(":")[2] for b in view.bindings(role=ADMIN) if b.expire_time is None}
+    if not view.clients(holders):
+        raise Conflict("nobody would be left who can administer this service", Reason.LAST_ADMIN)

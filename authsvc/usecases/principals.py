@@ -1,0 +1,151 @@
+"""Who calls: from credentials of a call to a principal with its permissions and bounds.
+
+Owns: caller authentication and the bounds of a principal (its audiences, tenants, domains).
+May import: `core`, `state`, `config`, `usecases.tokens`. A bearer token wins over a client certificate, so
+that a bad token is never excused by the connection it came through.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from authsvc.core import values
+from authsvc.core.errors import AuthsvcError, PermissionDenied, Unauthenticated
+from authsvc.core.roles_builtin import service_permissions
+
+if TYPE_CHECKING:
+    from authsvc.config import PeerPrincipal, Proxy
+    from authsvc.core.clients import Client
+    from authsvc.state.snapshot import Snapshot
+    from authsvc.usecases.tokens import Tokens
+
+CROSS_BOUNDARY = "authsvc.boundary:cross"
+_OWN_AUDIENCE = frozenset({values.SERVICE_AUDIENCE})
+_ONE_ANSWER = "the caller is not authenticated"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls, what it may do on this service, and for whom it may speak."""
+
+    subject: str
+    client: Client
+    permissions: frozenset[str]
+
+    def require(self, permission: str) -> None:
+        """Raise PermissionDenied unless the principal holds the permission."""
+        if permission not in self.permissions:
+            raise PermissionDenied(f"the caller lacks `{permission}`", metadata={"permission": permission})
+
+    def may_speak_of(self, tenant: str) -> bool:
+        """Whether the tenant is one of its own; none is everybody's."""
+        own = self.client.tenants
+        return not tenant or tenant in own or values.ANY in own or CROSS_BOUNDARY in self.permissions
+
+    @property
+    def may_give_everywhere(self) -> bool:
+        """Whether it may give roles that hold in every tenant (STANDARDS P12)."""
+        return values.ANY in self.client.tenants or CROSS_BOUNDARY in self.permissions
+
+    def require_tenant(self, tenant: str) -> None:
+        """Raise PermissionDenied where the tenant is not the caller's to name."""
+        if not self.may_speak_of(tenant):
+            self.require(CROSS_BOUNDARY)
+
+    def require_domain(self, domain: str) -> None:
+        """Raise PermissionDenied where the limit domain is not the caller's to consume from."""
+        own = self.client.domains
+        if domain not in own and values.ANY not in own:
+            self.require(CROSS_BOUNDARY)
+
+    def audiences(self, asked: Sequence[str]) -> frozenset[str]:
+        """The audiences to verify for: those asked for, else the caller's own.
+
+        Raises PermissionDenied where one asked for is not the caller's.
+        """
+        own = frozenset(self.client.own_audience)
+        wanted = frozenset(asked) or own
+        if not wanted <= own:
+            self.require(CROSS_BOUNDARY)
+        return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyGrant:
+    """What an Envoy peer may ask for; several entries of `server.proxies` add up."""
+
+    entries: tuple[Proxy, ...]
+
+    def allows(self, *, route: str, audience: str) -> bool:
+        """Whether one entry covers both the route's name and its audience (STANDARDS E10)."""
+        return any(
+            any(fnmatchcase(route, pattern) for pattern in entry.routes)
+            and (values.ANY in entry.audiences or audience in entry.audiences)
+            for entry in self.entries
+        )
+
+
+class Authenticator:
+    """Turns the credentials of a call into a principal."""
+
+    def __init__(self, tokens: Tokens, peers: Sequence[PeerPrincipal], proxies: Sequence[Proxy]) -> None:
+        self._tokens = tokens
+        self._peers = {peer.peer: peer.client_id for peer in peers}
+        self._proxies = tuple(proxies)
+
+    def principal(
+        self, authorization: Sequence[str], identities: Sequence[str], snapshot: Snapshot, now: int
+    ) -> Principal:
+        """The principal of a bearer token of ours for audience `authsvc`, else of a mapped TLS peer.
+
+        `authorization` holds every value of that metadata key: two are refused (RFC 6750 section 2).
+        Raises Unauthenticated, one sentence for every cause.
+        """
+        if authorization:
+            return self._bearer(authorization, snapshot, now)
+        for identity in identities:
+            client_id = self._peers.get(identity)
+            if client_id is not None:
+                return self._of(client_id, snapshot, now)
+        raise Unauthenticated(_ONE_ANSWER)
+
+    def _bearer(self, authorization: Sequence[str], snapshot: Snapshot, now: int) -> Principal:
+        scheme, _, token = authorization[0].partition(" ")
+        if len(authorization) != 1 or scheme.lower() != "bearer" or not token:
+            raise Unauthenticated(_ONE_ANSWER)
+        try:
+            verified = self._tokens.verify(snapshot, token, audience=_OWN_AUDIENCE, now=now)
+        except AuthsvcError:
+            raise Unauthenticated(_ONE_ANSWER) from None
+        return self._of(verified.client_id, snapshot, now)
+
+    def _of(self, client_id: str, snapshot: Snapshot, now: int) -> Principal:
+        client = snapshot.clients.get(client_id)
+        if client is None or not client.live(now):
+            raise Unauthenticated(_ONE_ANSWER)
+        held = service_permissions(snapshot.policy, snapshot.bindings, client.subject, now)
+        return Principal(client.subject, client, held)
+
+    def proxy(self, address: str, identities: Sequence[str]) -> ProxyGrant | None:
+        """What the peer may ask of Envoy's services, None where it is no proxy of ours."""
+        entries = tuple(p for p in self._proxies if self._is_peer(p.peer, address, identities))
+        return ProxyGrant(entries) if entries else None
+
+    @staticmethod
+    def _is_peer(pattern: str, address: str, identities: Sequence[str]) -> bool:
+        if pattern == "loopback":
+            return _is_loopback(address)
+        return any(fnmatchcase(identity, pattern) for identity in identities)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
