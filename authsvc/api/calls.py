@@ -1,0 +1,121 @@
+"""What goes into a row and what comes out.
+
+Owns: `Call` (what a transport knows of one call), `Context` (what a handler gets besides its request) and
+`Refusal` (what a transport puts on the wire instead of a message). May import: `core`, `state`, `usecases`.
+
+A handler is `def handler(request, context) -> response` where it only reads the snapshot, `async def` where it
+waits for a store, and returns an iterator for a stream. It raises errors of `core.errors`; anything else
+becomes INTERNAL with a request id.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from authsvc.core.errors import Reason, Unauthenticated
+
+if TYPE_CHECKING:
+    from authsvc.state.snapshot import Snapshot
+    from authsvc.usecases.principals import Principal, ProxyGrant
+
+
+def _never_cancelled() -> bool:
+    return False
+
+
+def _never_ends(_callback: Callable[[], None]) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call as a transport sees it; everything in it but the peer's identities is the caller's word."""
+
+    method: str
+    """`package.Service/Method`, without a leading slash."""
+    peer_address: str = ""
+    """The textual IP address, without port; empty for a UNIX socket."""
+    peer_identities: tuple[str, ...] = ()
+    """From the verified client certificate: `spiffe://...` and `dns:NAME`; empty without one."""
+    authorization: tuple[str, ...] = ()
+    """Every value of that metadata key, in order: two are refused (RFC 6750 section 2)."""
+    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
+    """The other keys, lower case; of a key that came twice the last value."""
+    deadline: float | None = None
+    """The caller's deadline on the monotonic clock, seconds; None where it gave none."""
+    cancelled: Callable[[], bool] = _never_cancelled
+    """Whether the caller has gone or the transport has ended the call."""
+    on_end: Callable[[Callable[[], None]], bool] = _never_ends
+    """Asks to be told when the call ends, for whatever reason; False where it has ended already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An RPC error: `code` is the number of a gRPC status code, `details` a serialised google.rpc.Status."""
+
+    code: int
+    message: str
+    details: bytes
+
+
+class Context:
+    """One call in work. `snapshot` is taken before the handler runs and does not change under it.
+
+    `decided`, `subject` and `private` are for the handler to fill, and go to the audit event: whether a
+    decision let through and why, whom it concerned (`kind:name`), and what else may identify a person
+    (sealed there, STANDARDS U8). Never tokens or secrets.
+    """
+
+    __slots__ = (
+        "_request_id",
+        "allowed",
+        "call",
+        "deadline",
+        "now",
+        "principal",
+        "private",
+        "proxy",
+        "reason",
+        "snapshot",
+        "subject",
+    )
+
+    snapshot: Snapshot
+
+    def __init__(self, call: Call, now: int, deadline: float) -> None:
+        self.call = call
+        self.now = now
+        """Unix seconds."""
+        self.deadline = deadline
+        """On the monotonic clock, seconds; the row's own where the caller gave none."""
+        self.principal: Principal | None = None
+        """Who calls; None on public rows and on Envoy's."""
+        self.proxy: ProxyGrant | None = None
+        """What an Envoy peer may ask for; None on every other row."""
+        self.allowed: bool | None = None
+        self.reason = Reason.UNSPECIFIED
+        self.subject = ""
+        self.private: dict[str, str] = {}
+        self._request_id = ""
+
+    @property
+    def request_id(self) -> str:
+        """128 random bits, made on first use: joins answer, log line and audit event."""
+        if not self._request_id:
+            self._request_id = secrets.token_hex(16)
+        return self._request_id
+
+    @property
+    def caller(self) -> Principal:
+        """The principal of a row that is not public."""
+        if self.principal is None:
+            raise Unauthenticated("the caller is not authenticated")
+        return self.principal
+
+    def decided(self, reason: Reason, *, allowed: bool) -> None:
+        """Notes the decision for audit and metrics."""
+        self.reason = reason
+        self.allowed = allowed

@@ -1,0 +1,302 @@
+"""What stands around every row, written once.
+
+Owns: the order of size cap, deadline, parsing, authentication, permission, `min_revision`, handler, second look
+at the deadline; audit, metrics, span; and the row's own way to refuse. May import: `core`, `usecases`, `api`.
+Nothing raised inside leaves it: a transport gets bytes or a `Refusal`, on Envoy's rows always bytes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from google.protobuf.message import DecodeError
+
+from authsvc.api.calls import Call, Context, Refusal
+from authsvc.api.errors import GRPC_CODE, Code, reason_of, refusal
+from authsvc.api.method_table import PROXY, PUBLIC, AuditClass, Kind, MethodTable, Row
+from authsvc.api.revisions import MinRevision, State
+from authsvc.api.throttle import FailedAuthentications
+from authsvc.core.audit import AuditDraft
+from authsvc.core.errors import (
+    AuthsvcError,
+    DeadlineExceeded,
+    Exhausted,
+    InvalidRequest,
+    PermissionDenied,
+    Reason,
+    Unauthenticated,
+)
+
+if TYPE_CHECKING:
+    from authsvc.clock import Clock
+    from authsvc.state.snapshot import Snapshot
+    from authsvc.usecases.principals import Principal, ProxyGrant
+
+ALLOW_SAMPLE = 0.01
+"""The share of allows that is audited unless configured otherwise."""
+
+_NOT_A_PROXY = "the peer is not one of `server.proxies`"
+_QUIET = frozenset({Reason.DEADLINE_EXCEEDED, Reason.OVERLOADED, Reason.SHUTTING_DOWN, Reason.AUTHENTICATION_THROTTLED})
+_SECURITY = frozenset(
+    {
+        Reason.CALLER_UNAUTHENTICATED,
+        Reason.CALLER_NOT_PERMITTED,
+        Reason.CLIENT_AUTHENTICATION_FAILED,
+        Reason.GRANT_EXCEEDS_GRANTER,
+        Reason.LAST_ADMIN,
+    }
+)
+
+
+class Authenticator(Protocol):
+    """Who calls; see `usecases.principals`."""
+
+    def principal(
+        self, authorization: Sequence[str], identities: Sequence[str], snapshot: Snapshot, now: int
+    ) -> Principal:
+        """The principal, or Unauthenticated."""
+
+    def proxy(self, address: str, identities: Sequence[str]) -> ProxyGrant | None:
+        """What an Envoy peer may ask; None where it is none of ours."""
+
+
+class AuditSink(Protocol):
+    """Takes events that no write commits; must neither block nor raise."""
+
+    def record(self, draft: AuditDraft) -> None:
+        """Keep the event."""
+
+
+class Metrics(Protocol):
+    """Counts calls; must neither block nor raise."""
+
+    def observe(self, method: str, code: int, reason: Reason, seconds: float) -> None:
+        """One call is over. `method` is a row's name, so that labels are bounded."""
+
+
+class FaultLog(Protocol):
+    """Where exceptions go instead of onto the wire."""
+
+    def fault(self, request_id: str, method: str, exception: BaseException) -> None:
+        """Write it down, without tokens or secrets."""
+
+
+class Runner(Protocol):
+    """What a transport lends to a call in work."""
+
+    def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:
+        """Run `work` on the loop; raises DeadlineExceeded, and cancels where the caller has gone."""
+
+    def blocking(self) -> AbstractContextManager[None]:
+        """Surrounds a wait of this thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the engine is given."""
+
+    authenticator: Authenticator
+    state: State
+    audit: AuditSink
+    metrics: Metrics
+    log: FaultLog
+    clock: Clock
+    failures: FailedAuthentications
+    monotonic: Callable[[], float] = time.monotonic
+    allow_sample: float = ALLOW_SAMPLE
+    span: Callable[[str], AbstractContextManager[object]] | None = None
+    """Opens a trace span; None where tracing is off."""
+
+
+class Engine:
+    """Serves rows."""
+
+    def __init__(self, table: MethodTable, around: Surroundings) -> None:
+        self.table = table
+        self._around = around
+        self._revisions = MinRevision(around.state)
+
+    def serve(self, row: Row, call: Call, request: bytes, runner: Runner) -> bytes | Refusal:
+        """One unary call, from bytes to bytes; blocks until it is done."""
+        span = self._around.span
+        if span is None:
+            return self._serve(row, call, request, runner)
+        with span(row.name):
+            return self._serve(row, call, request, runner)
+
+    def stream(
+        self, row: Row, call: Call, requests: Iterator[bytes], runner: Runner
+    ) -> Iterator[bytes | Refusal]:
+        """One stream; where it ends by a `Refusal`, that is the last item. A single request is read at once."""
+        started = self._around.monotonic()
+        context = self._context(row, call, started)
+        try:
+            self._open(row, context, started)
+            messages = (self._parse(row, item) for item in requests)
+            message: Any = messages if row.kind is Kind.BIDI else next(messages)
+            if row.takes_min_revision and row.kind is not Kind.BIDI and message.min_revision:
+                self._renew(row, context, message.min_revision, runner)
+            for response in row.handler(message, context):
+                yield response.SerializeToString()
+            self._finish(row, context, Code.OK, Reason.UNSPECIFIED, started)
+        except GeneratorExit:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - whatever it is, the caller gets a status (STANDARDS U3)
+            yield self._refuse(row, context, fault, started)
+
+    def refuse(self, row: Row, call: Call, fault: AuthsvcError) -> bytes | Refusal:
+        """Refuse without work, in the row's own way: overload, drain."""
+        started = self._around.monotonic()
+        return self._refuse(row, self._context(row, call, started), fault, started)
+
+    def unknown(self) -> Refusal:
+        """The answer to a method without a row."""
+        self._around.metrics.observe("unknown", Code.UNIMPLEMENTED, Reason.METHOD_UNKNOWN, 0.0)
+        return refusal(PermissionDenied("this method is not served", Reason.METHOD_UNKNOWN), "")
+
+    def _serve(self, row: Row, call: Call, request: bytes, runner: Runner) -> bytes | Refusal:
+        started = self._around.monotonic()
+        context = self._context(row, call, started)
+        try:
+            self._open(row, context, started)
+            message = self._parse(row, request)
+            if row.takes_min_revision and message.min_revision:
+                self._renew(row, context, message.min_revision, runner)
+            response = row.handler(message, context)
+            if row.is_async:
+                response = runner.run(response, call, context.deadline)
+            if row.gives_revision and not response.revision:
+                response.revision = str(context.snapshot.revision)
+            answer: bytes = response.SerializeToString()
+            if self._around.monotonic() > context.deadline:
+                raise DeadlineExceeded("the deadline passed")
+            self._finish(row, context, Code.OK, context.reason, started)
+        except BaseException as fault:  # noqa: BLE001 - whatever it is, the caller gets a status (STANDARDS U3, E2)
+            return self._refuse(row, context, fault, started)
+        return answer
+
+    def _context(self, row: Row, call: Call, started: float) -> Context:
+        deadline = started + row.deadline_s if call.deadline is None else call.deadline
+        return Context(call, self._around.clock.now(), deadline)
+
+    def _open(self, row: Row, context: Context, started: float) -> None:
+        """Before the request is looked at: deadline, snapshot, caller."""
+        if started >= context.deadline:
+            raise DeadlineExceeded("the deadline had passed before work began")
+        context.snapshot = self._around.state.current
+        self._authenticate(row, context)
+
+    def _parse(self, row: Row, request: bytes) -> Any:
+        if len(request) > row.max_bytes:
+            raise Exhausted(
+                f"the request holds {len(request)} bytes, at most {row.max_bytes} are taken",
+                Reason.REQUEST_TOO_LARGE,
+                metadata={"limit_bytes": str(row.max_bytes)},
+            )
+        try:
+            return row.request_type.FromString(request)
+        except (DecodeError, UnicodeDecodeError, RecursionError):
+            raise InvalidRequest.of(
+                "", f"the bytes are not a {row.request_type.DESCRIPTOR.full_name}", Reason.REQUEST_UNDECODABLE
+            ) from None
+
+    def _authenticate(self, row: Row, context: Context) -> None:
+        if row.permission == PUBLIC:
+            return
+        call, around = context.call, self._around
+        if row.permission == PROXY:
+            context.proxy = around.authenticator.proxy(call.peer_address, call.peer_identities)
+            if context.proxy is None:
+                raise PermissionDenied(_NOT_A_PROXY)
+            return
+        principal = around.authenticator.principal(
+            call.authorization, call.peer_identities, context.snapshot, context.now
+        )
+        context.principal = principal
+        if row.permission not in principal.permissions:
+            raise PermissionDenied(
+                f"the caller lacks `{row.permission}`", metadata={"permission": row.permission}
+            )
+
+    def _renew(self, row: Row, context: Context, wanted: str, runner: Runner) -> None:
+        """Move the call to a snapshot that holds `wanted`; who waits is counted by principal, else address.
+
+        The caller is looked at again there: what was revoked meanwhile is refused.
+        """
+        caller = context.principal.subject if context.principal else context.call.peer_address
+        before = context.snapshot
+        context.snapshot = self._revisions.snapshot(wanted, caller, context.deadline, runner.blocking)
+        if context.snapshot is not before:
+            context.now = self._around.clock.now()
+            self._authenticate(row, context)
+
+    def _refuse(self, row: Row, context: Context, fault: BaseException, started: float) -> bytes | Refusal:
+        around = self._around
+        error = self._throttled(context, fault) if isinstance(fault, Unauthenticated) else fault
+        reason = reason_of(error)
+        code = GRPC_CODE[reason]
+        context.decided(reason, allowed=False)
+        try:
+            if reason is Reason.INTERNAL:
+                around.log.fault(context.request_id, row.name, error)
+            self._finish(row, context, code, reason, started)
+        except Exception as second:  # noqa: BLE001 - the refusal must go out, on Envoy's rows above all (E2)
+            around.log.fault(context.request_id, row.name, second)
+        if row.denials is not None:
+            return row.denials[reason]
+        return refusal(error, context.request_id if reason is Reason.INTERNAL else "")
+
+    def _throttled(self, context: Context, fault: Unauthenticated) -> AuthsvcError:
+        """Count a failed proof; a call without any credential proves nothing and is not counted."""
+        call = context.call
+        tried = call.authorization or fault.reason is Reason.CLIENT_AUTHENTICATION_FAILED
+        if not tried:
+            return fault
+        wait = self._around.failures.failed(
+            call.peer_address, context.private.get("client_id", ""), self._around.clock.now_us()
+        )
+        if wait is None:
+            return fault
+        return Exhausted(
+            "too many failed authentications from this address",
+            Reason.AUTHENTICATION_THROTTLED,
+            retry_after=wait,
+        )
+
+    def _finish(self, row: Row, context: Context, code: Code, reason: Reason, started: float) -> None:
+        around = self._around
+        around.metrics.observe(row.name, code, reason, around.monotonic() - started)
+        if code is Code.OK and row.permission == PUBLIC and "client_id" in context.private:
+            around.failures.succeeded(context.call.peer_address, context.private["client_id"])
+        if self._audited(row, context, code, reason):
+            around.audit.record(_draft(row, context, reason))
+
+    def _audited(self, row: Row, context: Context, code: Code, reason: Reason) -> bool:
+        if code is not Code.OK:
+            return reason in _SECURITY or (row.audit_class is not AuditClass.NONE and reason not in _QUIET)
+        if row.audit_class is AuditClass.DECISION:
+            # Sampling is statistics, not a secret.
+            return context.allowed is False or random.random() < self._around.allow_sample  # noqa: S311
+        return row.audit_class is AuditClass.READ
+
+
+def _draft(row: Row, context: Context, reason: Reason) -> AuditDraft:
+    actor = context.principal.subject if context.principal else ""
+    private = dict(context.private)
+    if context.call.peer_address:
+        private["address"] = context.call.peer_address
+    return AuditDraft(
+        kind=row.name if row.permission == PUBLIC else row.permission,
+        outcome="denied" if context.allowed is False else "allowed",
+        time=context.now,
+        actor=actor,
+        subject=context.subject,
+        reason=reason.text if reason else "",
+        detail={"method": row.name, "request_id": context.request_id},
+        private=private,
+    )
