@@ -115,6 +115,7 @@ GRPC_CODE: Mapping[Reason, Code] = MappingProxyType(
         Reason.SHUTTING_DOWN: Code.UNAVAILABLE,
         Reason.INTERNAL: Code.INTERNAL,
         Reason.LIMIT_CAPPED: Code.INVALID_ARGUMENT,
+        Reason.SERVICE_NOT_FOUND: Code.NOT_FOUND,
     }
 )
 

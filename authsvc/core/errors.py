@@ -80,6 +80,7 @@ class Reason(IntEnum):
     SHUTTING_DOWN = 91
     INTERNAL = 92
     LIMIT_CAPPED = 93
+    SERVICE_NOT_FOUND = 94
 
     @property
     def text(self) -> str:
