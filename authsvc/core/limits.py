@@ -48,11 +48,11 @@ class OnFailure(StrEnum):
     LOCAL = "local"
 
 
-def _prefixed(*parts: str) -> bytes:
-    """The parts, each behind its length in bytes, so that no two lists of parts are the same bytes."""
+def _prefixed(part: str) -> bytes:
+    """The text behind its length in bytes, so that no two lists of texts come to the same bytes."""
     # surrogatepass: total and one-to-one also for text that no boundary should have let in.
-    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
-    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+    encoded = part.encode("utf-8", "surrogatepass")
+    return len(encoded).to_bytes(4, "big") + encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,12 @@ class LimitRule:
     revision: str = field(init=False)
     meter: Meter = field(init=False, repr=False, compare=False)
     _key_head: bytes = field(init=False, repr=False, compare=False)
+    _key_names: tuple[tuple[str, bytes], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        described = _prefixed(
-            self.domain,
-            self.algorithm,
-            str(self.rate.window_us),
-            *(text for entry in self.match for text in entry),
-        )
-        revision = blake2b(described, digest_size=8).hexdigest()
+        entries = [text for entry in self.match for text in entry]
+        described = [self.domain, self.algorithm, str(self.rate.window_us), *entries]
+        revision = blake2b(b"".join(map(_prefixed, described)), digest_size=8).hexdigest()
         meter: Meter = (
             Gcra.of(self.rate, self.burst)
             if self.algorithm is Algorithm.GCRA
@@ -90,7 +87,8 @@ class LimitRule:
         )
         object.__setattr__(self, "revision", revision)
         object.__setattr__(self, "meter", meter)
-        object.__setattr__(self, "_key_head", _prefixed(self.name, revision))
+        object.__setattr__(self, "_key_head", _prefixed(self.name) + _prefixed(revision))
+        object.__setattr__(self, "_key_names", tuple((key, _prefixed(key)) for key, _ in self.match))
 
     @property
     def keys(self) -> frozenset[str]:
@@ -99,9 +97,10 @@ class LimitRule:
 
     def counter_key(self, descriptor: Mapping[str, str]) -> bytes:
         """The key of the counter of these values: rule, its revision, then each entry, length-prefixed."""
-        return self._key_head + _prefixed(
-            *(text for key, _ in self.match for text in (key, descriptor[key]))
-        )
+        key = self._key_head
+        for name, prefixed in self._key_names:
+            key += prefixed + _prefixed(descriptor[name])
+        return key
 
     def shared_key(self) -> bytes:
         """The key of the one counter that values share which a store has no room for (STANDARDS R15)."""
