@@ -1,0 +1,42 @@
+"""Client secrets: what is kept of them, and how a presented one is compared.
+
+Owns: the keyed hash of a client secret and its comparison (STANDARDS S9). May import: the standard library, `core`.
+A secret has 256 random bits, so that one HMAC under a wrapped key is enough and costs a microsecond.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from authsvc.core.clients import ClientSecret
+from authsvc.core.framing import length_prefixed
+
+MAX_LIVE_SECRETS = 2
+"""Secrets of one client that may be live at a time, so that one can be replaced without an interruption."""
+
+_NO_SECRET = ClientSecret(secret_id="", keyed_hash=bytes(32), create_time=0, expire_time=0)
+
+
+def keyed_hash(hash_key: bytes, client_id: str, secret: str) -> bytes:
+    """HMAC-SHA-256 over client and secret, so that a hash moved to another client proves nothing."""
+    message = length_prefixed(
+        b"authsvc client secret",
+        client_id.encode("utf-8", "surrogatepass"),
+        secret.encode("utf-8", "surrogatepass"),
+    )
+    return hmac.digest(hash_key, message, hashlib.sha256)
+
+
+def proves(presented: bytes, secrets: Sequence[ClientSecret], *, now: int) -> bool:
+    """Whether a presented keyed hash is that of a live secret.
+
+    Every comparison is made whatever the outcome of those before, at least `MAX_LIVE_SECRETS` of them: an unknown
+    client (no secrets) and a wrong secret take the same time.
+    """
+    missing = MAX_LIVE_SECRETS - len(secrets)
+    proved = False
+    for secret in (*secrets, *(_NO_SECRET,) * missing):
+        proved |= hmac.compare_digest(presented, secret.keyed_hash) & secret.live(now)
+    return proved
