@@ -26,8 +26,8 @@ def _never_cancelled() -> bool:
     return False
 
 
-def _never_ends(_callback: Callable[[], None]) -> bool:
-    return True
+def _never_ends(_callback: Callable[[], None]) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Call:
     """The caller's deadline on the monotonic clock, seconds; None where it gave none."""
     cancelled: Callable[[], bool] = _never_cancelled
     """Whether the caller has gone or the transport has ended the call."""
-    on_end: Callable[[Callable[[], None]], bool] = _never_ends
-    """Asks to be told when the call ends, for whatever reason; False where it has ended already."""
+    on_end: Callable[[Callable[[], None]], None] = _never_ends
+    """Asks to be told when the call ends, for whatever reason; told at once where it has ended already."""
 
 
 @dataclass(frozen=True, slots=True)

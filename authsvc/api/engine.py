@@ -30,6 +30,7 @@ from authsvc.core.errors import (
     PermissionDenied,
     Reason,
     Unauthenticated,
+    Unavailable,
 )
 
 if TYPE_CHECKING:
@@ -143,14 +144,16 @@ class Engine:
                 self._renew(row, context, message.min_revision, runner)
             for response in row.handler(message, context):
                 yield response.SerializeToString()
+            if call.cancelled():
+                raise Unavailable("this replica drains", Reason.SHUTTING_DOWN)
             self._finish(row, context, Code.OK, Reason.UNSPECIFIED, started)
         except GeneratorExit:
             raise
         except BaseException as fault:  # noqa: BLE001 - whatever it is, the caller gets a status (STANDARDS U3)
             yield self._refuse(row, context, fault, started)
 
-    def refuse(self, row: Row, call: Call, fault: AuthsvcError) -> bytes | Refusal:
-        """Refuse without work, in the row's own way: overload, drain."""
+    def refuse(self, row: Row, call: Call, fault: BaseException) -> bytes | Refusal:
+        """Refuse without work, in the row's own way: overload, drain, a fault of the transport."""
         started = self._around.monotonic()
         return self._refuse(row, self._context(row, call, started), fault, started)
 

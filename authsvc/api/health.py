@@ -13,7 +13,7 @@ from typing import Any
 
 from authsvc.api import standard_messages as messages
 from authsvc.api.calls import Context
-from authsvc.core.errors import NotFound, Reason, Unavailable
+from authsvc.core.errors import NotFound, Reason
 
 
 class Health:
@@ -23,25 +23,19 @@ class Health:
         self._names = frozenset({"", *services})
         self._lock = threading.Lock()
         self._serving = False
-        self._stopped = False
         self._watchers: set[queue.SimpleQueue[None]] = set()
 
     @property
     def serving(self) -> bool:
         """Whether this replica asks for traffic."""
-        return self._serving and not self._stopped
+        return self._serving
 
-    def set_serving(self, serving: bool) -> None:  # noqa: FBT001 - the one argument is the state
+    def set_serving(self, *, serving: bool) -> None:
         """Change the state and tell the watchers."""
         with self._lock:
             self._serving = serving
-            self._wake()
-
-    def stop(self) -> None:
-        """Not serving from now on, for good; watches end with UNAVAILABLE (STANDARDS U4)."""
-        with self._lock:
-            self._stopped = True
-            self._wake()
+            for watcher in self._watchers:
+                watcher.put(None)
 
     def check(self, request: Any, _context: Context) -> Any:
         """The state of one service; NOT_FOUND for a name that is not served."""
@@ -49,7 +43,7 @@ class Health:
             raise NotFound("this service is not served", Reason.SERVICE_NOT_FOUND)
         return messages.HealthCheckResponse(status=self._status())
 
-    def list(self, _request: Any, _context: Context) -> Any:
+    def list(self, _request: Any, _context: Context) -> Any:  # noqa: A003 - the RPC's name
         """The state of every service."""
         answer = messages.HealthListResponse()
         for name in self._names:
@@ -57,18 +51,15 @@ class Health:
         return answer
 
     def watch(self, request: Any, context: Context) -> Iterator[Any]:
-        """The state now, and at each change, until the caller goes; an unknown name is SERVICE_UNKNOWN."""
+        """The state now, and at each change, until the call ends; an unknown name is SERVICE_UNKNOWN."""
         known = request.service in self._names
         wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         with self._lock:
             self._watchers.add(wake)
         try:
-            if not context.call.on_end(lambda: wake.put(None)):
-                return
+            context.call.on_end(lambda: wake.put(None))
             sent = None
             while not context.call.cancelled():
-                if self._stopped and sent is not None:
-                    raise Unavailable("this replica drains", Reason.SHUTTING_DOWN)
                 status = self._status() if known else messages.SERVICE_UNKNOWN
                 if status != sent:
                     sent = status
@@ -80,8 +71,4 @@ class Health:
                 self._watchers.discard(wake)
 
     def _status(self) -> int:
-        return messages.SERVING if self.serving else messages.NOT_SERVING
-
-    def _wake(self) -> None:
-        for watcher in self._watchers:
-            watcher.put(None)
+        return messages.SERVING if self._serving else messages.NOT_SERVING

@@ -1,0 +1,356 @@
+"""gRPC by grpcio's synchronous server.
+
+Owns: listening, TLS, HTTP/2 and message caps, which pool runs a row, peer identities, status and trailers, drain.
+May import: `api`, grpcio. Raw bytes are registered, so that garbage meets the engine and not a deserializer.
+Plain rows run in few threads; async rows in a pool that bridges to the loop; streams in a pool of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent import futures
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+
+from authsvc.api.calls import Call, Refusal
+from authsvc.api.engine import Engine
+from authsvc.api.method_table import BATCH_BYTES, Kind, Row
+from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
+from authsvc.transport.pools import WorkPool
+from authsvc.transport.streams import Stream
+from authsvc.transport.traffic import Traffic
+
+PLAIN_THREADS = 8
+BRIDGE_THREADS = 16
+STREAM_THREADS = 1_000
+QUEUE_CAP = 1_000
+"""Calls that may wait for a thread; those beyond are refused, each in its row's way."""
+
+CONNECTION_AGE_MS = 10 * 60 * 1_000
+CONNECTION_AGE_GRACE_MS = 60 * 60 * 1_000
+METADATA_BYTES = 16 * 1024
+
+QUIET_SECONDS = 0.25
+"""A drain stops refusing once no call has come for so long."""
+REFUSING_SECONDS = 3.0
+"""It refuses at most so long: a caller that never pauses must not hold up the stop."""
+
+_STATUS_DETAILS = "grpc-status-details-bin"
+_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_FOREVER = 10 * 365 * 86_400.0
+"""A deadline this far away was not given."""
+
+
+class ListenFault(Exception):
+    """The address cannot be served; one line that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files. They are read again at each handshake after they changed; `client_ca` demands a client certificate."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+class GrpcioServer:
+    """One listening gRPC server."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        plain_threads: int = PLAIN_THREADS,
+        bridge_threads: int = BRIDGE_THREADS,
+        stream_threads: int = STREAM_THREADS,
+        queue_cap: int = QUEUE_CAP,
+        reuse_port: bool = False,
+    ) -> None:
+        self._engine = engine
+        self._loop = loop
+        self._queue_cap = queue_cap
+        self._stream_cap = stream_threads
+        self._plain = WorkPool(plain_threads, "row")
+        self._bridge = WorkPool(bridge_threads, "bridge")
+        # A few more than the cap, so that a stream beyond it finds a thread to be refused by.
+        self._streaming = WorkPool(stream_threads + 4, "stream")
+        self._traffic = Traffic()
+        self._streams: set[Stream] = set()
+        self._streams_lock = threading.Lock()
+        self._server = grpc.server(
+            self._plain, handlers=(_Handlers(self._behaviours()),), options=_options(reuse_port=reuse_port)
+        )
+
+    def listen(self, address: str, tls: TlsFiles | None = None) -> int:
+        """Bind `host:port` and begin to serve; gives the port. Raises ListenFault."""
+        try:
+            if tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, _credentials(tls))
+        except (RuntimeError, ValueError, OSError) as fault:
+            raise ListenFault(f"cannot listen on {address}: in use, or not an address of this machine") from fault
+        if not port:
+            raise ListenFault(f"cannot listen on {address}")
+        self._server.start()
+        return port
+
+    def drain(self, grace: float) -> None:
+        """Take no new calls, end streams with UNAVAILABLE, finish what is in flight within `grace` seconds.
+
+        Blocks; afterwards nothing runs any more. The loop must go on running until then, and the record
+        stay open (STANDARDS U4). Calls that come meanwhile are refused by us, since those that meet a stopped
+        server get CANCELLED; it stops once they have ceased.
+        """
+        deadline = time.monotonic() + grace
+        self._traffic.refuse()
+        with self._streams_lock:
+            streams = tuple(self._streams)
+        for stream in streams:
+            stream.end()
+        self._traffic.wait_quiet(QUIET_SECONDS, min(deadline, time.monotonic() + REFUSING_SECONDS))
+        self._server.stop(max(0.0, deadline - time.monotonic())).wait()
+        for pool in (self._plain, self._bridge, self._streaming):
+            pool.shutdown()
+
+    def _behaviours(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+        handlers = {f"/{row.name}": self._behaviour(row) for row in self._engine.table}
+        handlers[""] = grpc.stream_stream_rpc_method_handler(self._unknown)
+        return handlers
+
+    def _behaviour(self, row: Row) -> grpc.RpcMethodHandler[bytes, bytes]:
+        pool = self._streaming if row.kind.is_stream else self._bridge if row.is_async else self._plain
+        runner = _Runner(self._loop, pool)
+        serve = functools.partial(self._stream if row.kind.is_stream else self._unary, row, pool, runner)
+        if pool is not self._plain:
+            serve.experimental_thread_pool = pool  # type: ignore[attr-defined] - grpcio looks for it there
+        if row.kind is Kind.BIDI:
+            return grpc.stream_stream_rpc_method_handler(serve)
+        if row.kind is Kind.SERVER_STREAM:
+            return grpc.unary_stream_rpc_method_handler(serve)
+        return grpc.unary_unary_rpc_method_handler(serve)
+
+    def _unary(
+        self, row: Row, pool: WorkPool, runner: _Runner, request: bytes, context: grpc.ServicerContext
+    ) -> bytes:
+        counted = self._traffic.enter()
+        try:
+            answer = self._answer(row, pool, runner, request, context, counted=counted)
+        except BaseException as fault:  # noqa: BLE001 - grpcio would put its text on the wire, or hang the caller
+            answer = self._engine.refuse(row, Call(row.name), fault)
+        finally:
+            self._traffic.leave(counted=counted)
+        return answer if isinstance(answer, bytes) else _refuse(context, answer)
+
+    def _answer(
+        self,
+        row: Row,
+        pool: WorkPool,
+        runner: _Runner,
+        request: bytes,
+        context: grpc.ServicerContext,
+        *,
+        counted: bool,
+    ) -> bytes | Refusal:
+        call = _call(row.name, context)
+        if not counted:
+            return self._engine.refuse(row, call, Unavailable("this replica drains", Reason.SHUTTING_DOWN))
+        if pool.depth > self._queue_cap:
+            return self._engine.refuse(row, call, Exhausted("too many calls wait", Reason.OVERLOADED))
+        return self._engine.serve(row, call, request, runner)
+
+    def _stream(
+        self, row: Row, _pool: WorkPool, runner: _Runner, requests: Any, context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        stream = Stream()
+        try:
+            for answer in self._answers(row, stream, runner, requests, context):
+                if isinstance(answer, Refusal):
+                    _refuse(context, answer)
+                    return
+                yield answer
+        except GeneratorExit:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - grpcio would put its text on the wire, or hang the caller
+            refused = self._engine.refuse(row, Call(row.name), fault)
+            if isinstance(refused, Refusal):
+                _refuse(context, refused)
+        finally:
+            with self._streams_lock:
+                self._streams.discard(stream)
+            stream.end()
+
+    def _answers(
+        self, row: Row, stream: Stream, runner: _Runner, requests: Any, context: grpc.ServicerContext
+    ) -> Iterator[bytes | Refusal]:
+        call = _call(row.name, context, stream)
+        with self._streams_lock:
+            full = len(self._streams) >= self._stream_cap
+            if not full:
+                self._streams.add(stream)
+        if full:
+            return iter((self._engine.refuse(row, call, Exhausted("too many streams are open", Reason.OVERLOADED)),))
+        if self._traffic.refusing or not context.add_callback(stream.end):
+            stream.end()
+        messages = stream.reads(requests) if row.kind is Kind.BIDI else iter((requests,))
+        return self._engine.stream(row, call, messages, runner)
+
+    def _unknown(self, _requests: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
+        _refuse(context, self._engine.unknown())
+        yield from ()
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg] - generic for type checkers only
+    """Finds the behaviour of a method; what has no row gets the answer of an unknown one."""
+
+    def __init__(self, behaviours: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]) -> None:
+        self._behaviours = behaviours
+        self._unknown = behaviours[""]
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        return self._behaviours.get(handler_call_details.method, self._unknown)
+
+
+class _Runner:
+    """Lends a bridge thread's call the loop, and its pool a spare thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: WorkPool) -> None:
+        self._loop = loop
+        self._pool = pool
+
+    def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:
+        """See `engine.Runner`."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        call.on_end(lambda: None if future.done() else _ignore(future.cancel()))
+        try:
+            return future.result(timeout=max(0.0, deadline - time.monotonic()))
+        except futures.CancelledError:
+            raise DeadlineExceeded("the caller has gone") from None
+        except TimeoutError:
+            if future.done():
+                raise
+            future.cancel()
+            raise DeadlineExceeded("the deadline passed") from None
+
+    def blocking(self) -> AbstractContextManager[None]:
+        """See `engine.Runner`."""
+        return self._pool.blocking()
+
+
+def _ignore(_value: object) -> None:
+    return None
+
+
+def _refuse(context: grpc.ServicerContext, refused: Refusal) -> bytes:
+    """End the call with an error; the empty message given back is not read by any client."""
+    context.set_trailing_metadata(((_STATUS_DETAILS, refused.details),))
+    context.set_code(_CODES[refused.code])
+    context.set_details(refused.message)
+    return b""
+
+
+def _call(method: str, context: grpc.ServicerContext, stream: Stream | None = None) -> Call:
+    metadata: dict[str, str | bytes] = {}
+    authorization: tuple[str, ...] = ()
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            authorization = (*authorization, value if isinstance(value, str) else "")
+        else:
+            metadata[key] = value
+    remaining = context.time_remaining()
+    return Call(
+        method=method,
+        peer_address=_address(context.peer()),
+        peer_identities=_identities(context),
+        authorization=authorization,
+        metadata=metadata,
+        deadline=None if remaining is None or remaining > _FOREVER else time.monotonic() + remaining,
+        cancelled=stream.ended if stream is not None else lambda: not context.is_active(),
+        on_end=stream.on_end if stream is not None else functools.partial(_on_end, context),
+    )
+
+
+def _on_end(context: grpc.ServicerContext, callback: Callable[[], None]) -> None:
+    if not context.add_callback(callback):
+        callback()
+
+
+@functools.lru_cache(maxsize=4096)
+def _address(peer: str) -> str:
+    """The IP address of grpcio's `ipv4:127.0.0.1:4242` or `ipv6:%5B::1%5D:4242`; empty for a UNIX socket."""
+    family, _, rest = peer.partition(":")
+    if family == "ipv4":
+        return rest.rpartition(":")[0]
+    if family == "ipv6":
+        return unquote(rest).rpartition(":")[0].strip("[]")
+    return ""
+
+
+def _identities(context: grpc.ServicerContext) -> tuple[str, ...]:
+    """SPIFFE ids and DNS names of the client certificate, which the handshake has verified.
+
+    URI and DNS names come apart here: a DNS name that is written like a SPIFFE id stays a DNS name.
+    """
+    auth = context.auth_context()
+    if auth.get("transport_security_type") != [b"ssl"]:
+        return ()
+    uris = (value.decode("utf-8", "replace") for value in auth.get("peer_uri", ()))
+    names = (value.decode("utf-8", "replace") for value in auth.get("peer_dns", ()))
+    return (*(uri for uri in uris if uri.startswith("spiffe://")), *(f"dns:{name}" for name in names))
+
+
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    last_seen = _changed_at(tls)
+
+    def reload() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal last_seen
+        seen = _changed_at(tls)
+        if seen == last_seen:
+            return None
+        last_seen = seen
+        return _configuration(tls)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(tls), reload, require_client_authentication=tls.client_ca is not None
+    )
+
+
+def _configuration(tls: TlsFiles) -> grpc.ServerCertificateConfiguration:
+    pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    roots = tls.client_ca.read_bytes() if tls.client_ca is not None else None
+    return grpc.ssl_server_certificate_configuration((pair,), root_certificates=roots)
+
+
+def _changed_at(tls: TlsFiles) -> tuple[int, ...]:
+    files = (tls.certificate, tls.key, *((tls.client_ca,) if tls.client_ca is not None else ()))
+    return tuple(file.stat().st_mtime_ns for file in files)
+
+
+def _options(*, reuse_port: bool) -> tuple[tuple[str, int], ...]:
+    return (
+        ("grpc.so_reuseport", int(reuse_port)),
+        # The largest row's cap; the engine judges each row's own.
+        ("grpc.max_receive_message_length", BATCH_BYTES),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+        ("grpc.max_concurrent_streams", STREAM_THREADS),
+        ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+        ("grpc.max_connection_age_grace_ms", CONNECTION_AGE_GRACE_MS),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 2),
+    )
