@@ -136,9 +136,9 @@ class BindingPut:
 
 @dataclass(frozen=True, slots=True)
 class BindingRemoved:
-    """A binding gives nothing any more."""
+    """A binding gives nothing any more; the whole of it, because the index finds it by its content."""
 
-    binding_id: str
+    binding: Binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class RecordState:
-    """Everything that a snapshot is built from, as of one moment. Bindings are those in effect, one an id."""
+    """Everything that a snapshot is built from, as of one moment. Bindings are those in effect.
+
+    A binding that the file and a grant both own comes twice, once a source.
+    """
 
     head: Head
     keys: tuple[KeyRecord, ...]
@@ -322,7 +325,8 @@ class Record(Protocol):
 
         `expected` is the `keys_version` that the caller decided on: where the record's differs, nothing happens,
         no audit event either, and the answer holds the winner's keys with `changed` False. None: whatever is there.
-        `change` gets all keys; an empty KeyChange changes nothing and leaves no event.
+        `change` gets all keys as the rows hold them, so it must check their MACs before it trusts one (K12). An
+        empty KeyChange changes nothing and leaves no event.
         """
 
     # Clients.
@@ -372,7 +376,10 @@ class Record(Protocol):
         """
 
     def grant(self, binding: Binding, audit: AuditDraft, *, check: Check = no_check) -> Write:
-        """Add a grant; it lifts the revocation of an equal file binding. A grant that is there already changes nothing."""
+        """Add a grant; it lifts the revocation of an equal file binding. One that is there already changes nothing.
+
+        Raises `InvalidRequest` where the subject would hold more than an index takes, as the verbs below and above do.
+        """
 
     def revoke_binding(self, binding_id: str, audit: AuditDraft, *, check: Check = no_check) -> Write:
         """Take a binding away: a grant's row goes, a file's stays as revoked, over later applies too.

@@ -1,0 +1,81 @@
+"""The snapshot: all that a decision reads, as of one revision.
+
+Owns: what a snapshot holds and how one is built from the record. May import: immutables, `core`, `ports`. It is
+frozen through and through, because handlers in several threads read it without a lock: the next one is made by
+`changes.apply` and swapped in. A part that a change leaves alone stays the same object, so identity can key a cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from immutables import Map
+
+from authsvc.core.bindings import BindingIndex
+from authsvc.core.policy import CompiledPolicy, compile_policy
+from authsvc.core.policy_document import parse
+from authsvc.state.revocations import Revocations
+
+if TYPE_CHECKING:
+    from authsvc.core.claims import VerifiedToken
+    from authsvc.core.clients import Client
+    from authsvc.core.keys import KeyRecord
+    from authsvc.core.values import Revision
+    from authsvc.ports.record import Order, PolicyRecord, RecordState
+
+KeyVerifier: TypeAlias = Callable[["KeyRecord"], bool]
+"""Whether a key's row is authentic (STANDARDS K12)."""
+
+NO_POLICY = "version: 1\n"
+"""What is in force where no policy was applied: the built-in roles alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state at `revision`; `digest` is that of the change row that led here.
+
+    `keys` are those whose rows are authentic, by kid; `broken_kids` the others, which are never published and
+    never sign. `keys_version` is what `Record.change_keys` compares. `policy_record` is the text behind `policy`.
+    """
+
+    revision: Revision
+    digest: bytes
+    keys: Map[str, KeyRecord]
+    keys_version: Order
+    broken_kids: frozenset[str]
+    clients: Map[str, Client]
+    policy_record: PolicyRecord
+    policy: CompiledPolicy
+    bindings: BindingIndex
+    revocations: Revocations
+
+    def is_revoked(self, token: VerifiedToken) -> bool:
+        """Whether the token, its subject, client or issuer was revoked after it was minted (STANDARDS J21).
+
+        Keys that were revoked are not looked at here: their tokens do not verify.
+        """
+        return self.revocations.refuse(token)
+
+
+def build(state: RecordState, verify_key: KeyVerifier) -> Snapshot:
+    """The snapshot of a record's state. Raises `InvalidRequest` where its policy does not compile here."""
+    authentic = {key.kid: key for key in state.keys if verify_key(key)}
+    return Snapshot(
+        revision=state.head.revision,
+        digest=state.head.digest,
+        keys=Map(authentic),
+        keys_version=state.keys_version,
+        broken_kids=frozenset(key.kid for key in state.keys if key.kid not in authentic),
+        clients=Map({client.client_id: client for client in state.clients}),
+        policy_record=state.policy,
+        policy=compiled(state.policy),
+        bindings=BindingIndex.from_bindings(state.bindings),
+        revocations=Revocations.of(state.revocations),
+    )
+
+
+def compiled(policy: PolicyRecord) -> CompiledPolicy:
+    """The policy in the form that decides."""
+    return compile_policy(parse(policy.text or NO_POLICY))

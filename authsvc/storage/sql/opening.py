@@ -1,0 +1,114 @@
+"""Opening a record: is it ours, of this schema, under this key, for this issuer?
+
+Owns: every refusal at open, each an `InvalidRequest` whose field is the setting at fault. May import: SQLAlchemy,
+`core`, `ports`. A fresh database becomes a record here; all of it happens in one write transaction, so that
+several instances that open at once agree.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import insert, select
+
+from authsvc.core.audit import GENESIS
+from authsvc.core.errors import Internal, InvalidRequest, Unavailable
+from authsvc.storage.sql import dialects, schema, secret_rows, tables
+from authsvc.storage.sql.record import SqlRecord
+from authsvc.storage.sql.sealing import seal, unseal
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from authsvc.core.envelopes import Kek
+
+_ISSUER = "issuer"
+_KEY_CHECK = "key_check"
+_PLAIN = b"this record's key-encryption key"
+_RECORD_ID_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a record is opened with: `record.url`, the key-encryption key, the issuer, and whether it may change."""
+
+    url: str
+    kek: Kek
+    issuer: str
+    accept_new_issuer: bool = False
+
+
+def open_record(opening: Opening) -> SqlRecord:
+    """The record, created where the database is empty.
+
+    Raises `InvalidRequest` naming the setting at fault, `Unavailable` where the database is locked or full.
+    """
+    return open_engine(dialects.make_engine(opening.url), opening)
+
+
+def open_engine(engine: Engine, opening: Opening) -> SqlRecord:
+    """`open_record` over an engine that exists."""
+    try:
+        with dialects.writing(engine) as connection:
+            schema.bring_up(connection)
+            _make(connection)
+            _check_key(connection, opening.kek)
+            _check_issuer(connection, opening)
+        return SqlRecord(engine, opening.kek)
+    except Unavailable as error:
+        engine.dispose()
+        if dialects.cannot_open(error):
+            raise InvalidRequest.of("record.url", f"{error.message}: file or directory") from error
+        raise
+    except BaseException:
+        engine.dispose()
+        raise
+
+
+def _make(connection: Connection) -> None:
+    if connection.scalar(select(tables.head.c.id)) is not None:
+        return
+    connection.execute(
+        insert(tables.head).values(
+            id=1,
+            record=os.urandom(_RECORD_ID_BYTES).hex(),
+            epoch=1,
+            number=0,
+            digest=GENESIS,
+            audit_sequence=0,
+            audit_hash=GENESIS,
+        )
+    )
+    # The reader looks for the row it holds, so the state before the first change has a row too.
+    connection.execute(
+        insert(tables.change).values(
+            number=0, epoch=1, previous=GENESIS, digest=GENESIS, audit_sequence=0, create_time=0, body="[]"
+        )
+    )
+
+
+def _check_key(connection: Connection, kek: Kek) -> None:
+    known = secret_rows.setting(connection, _KEY_CHECK)
+    if known is None:
+        secret_rows.remember(connection, _KEY_CHECK, seal(kek, _PLAIN, _KEY_CHECK, _KEY_CHECK))
+        return
+    try:
+        unseal(kek, known, _KEY_CHECK, _KEY_CHECK)
+    except Internal as error:
+        raise InvalidRequest.of("keys.kek", "is not the key-encryption key that this record was made with") from error
+
+
+def _check_issuer(connection: Connection, opening: Opening) -> None:
+    known = secret_rows.setting(connection, _ISSUER)
+    asked = opening.issuer.encode()
+    if known == asked:
+        return
+    if known is not None and not opening.accept_new_issuer:
+        raise InvalidRequest.of(
+            "issuer",
+            f"is {opening.issuer}, but this record issued for {known.decode()}; every token of that issuer would be "
+            "refused: start once with --accept-new-issuer if that is meant",
+        )
+    secret_rows.remember(connection, _ISSUER, asked)
