@@ -19,7 +19,6 @@ from google.protobuf.message import DecodeError
 from authsvc.api.calls import Call, Context, Refusal
 from authsvc.api.errors import GRPC_CODE, Code, reason_of, refusal
 from authsvc.api.method_table import PROXY, PUBLIC, AuditClass, Kind, MethodTable, Row
-from authsvc.api.revisions import MinRevision, State
 from authsvc.api.throttle import FailedAuthentications
 from authsvc.core.audit import AuditDraft
 from authsvc.core.errors import (
@@ -32,6 +31,7 @@ from authsvc.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from authsvc.core.values import Revision
 
 if TYPE_CHECKING:
     from authsvc.clock import Clock
@@ -64,6 +64,20 @@ class Authenticator(Protocol):
 
     def proxy(self, address: str, identities: Sequence[str]) -> ProxyGrant | None:
         """What an Envoy peer may ask; None where it is none of ours."""
+
+
+class State(Protocol):
+    """The state that this replica holds; see `state.tail`."""
+
+    @property
+    def current(self) -> Snapshot:
+        """The snapshot in force; raises Unavailable where it is too old to trust (STANDARDS U6)."""
+
+    def reached(self, revision: Revision) -> bool:
+        """Whether the snapshot is at least this new; raises Conflict REVISION_UNREACHABLE for another record's."""
+
+    def reach(self, revision: Revision, deadline: float | None, caller: str = "") -> None:
+        """Block until it is; raises as `state.tail.Tail.reach` says (STANDARDS U13)."""
 
 
 class AuditSink(Protocol):
@@ -120,7 +134,6 @@ class Engine:
     def __init__(self, table: MethodTable, around: Surroundings) -> None:
         self.table = table
         self._around = around
-        self._revisions = MinRevision(around.state)
 
     def serve(self, row: Row, call: Call, request: bytes, runner: Runner) -> bytes | Refusal:
         """One unary call, from bytes to bytes; blocks until it is done."""
@@ -231,9 +244,13 @@ class Engine:
 
         The caller is looked at again there: what was revoked meanwhile is refused.
         """
-        caller = context.principal.subject if context.principal else context.call.peer_address
-        before = context.snapshot
-        context.snapshot = self._revisions.snapshot(wanted, caller, context.deadline, runner.blocking)
+        state = self._around.state
+        revision = Revision.parse(wanted)
+        if not state.reached(revision):
+            caller = context.principal.subject if context.principal else context.call.peer_address or "local"
+            with runner.blocking():
+                state.reach(revision, context.deadline, caller)
+        before, context.snapshot = context.snapshot, state.current
         if context.snapshot is not before:
             context.now = self._around.clock.now()
             self._authenticate(row, context)

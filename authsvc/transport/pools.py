@@ -1,6 +1,6 @@
 """Threads for rows.
 
-Owns: `WorkPool`. May import: the standard library. More threads than a few only cost (1 / 4 / 8 / 64 threads served
+Owns: `WorkPool`. May import: the standard library, `core.errors`. More threads than a few only cost (1 / 4 / 8 / 64 threads served
 4.5k / 7.0k / 6.7k / 5.0k calls/s), but a thread that waits for a revision must not hold up the others: it says so
 by `blocking`, and a spare one works meanwhile.
 """
@@ -13,6 +13,11 @@ from concurrent import futures
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
+
+from authsvc.core.errors import Exhausted, Reason
+
+WAITING_THREADS = 64
+"""Threads of a pool that may wait at once, whoever called."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -52,8 +57,10 @@ class WorkPool(futures.ThreadPoolExecutor):
 
     @contextmanager
     def blocking(self) -> Iterator[None]:
-        """Surrounds a wait of one of this pool's threads."""
+        """Surrounds a wait of one of this pool's threads; raises Exhausted where too many wait already."""
         with self._count_lock:
+            if self._waiting >= WAITING_THREADS:
+                raise Exhausted("too many calls wait for a revision", Reason.WAITERS_EXHAUSTED, retry_after=1.0)
             self._waiting += 1
         try:
             if self.depth:
