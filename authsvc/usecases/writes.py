@@ -68,7 +68,7 @@ class Writer:
         The verb itself is never cut short: once begun its outcome is known, whoever still listens.
         """
         written = await asyncio.shield(asyncio.to_thread(verb))
-        await self._tail.reach(written.revision, deadline)
+        await self._tail.wait_for(written.revision, "", deadline)
         return written
 
     async def read(self, verb: Callable[[], T]) -> T:
