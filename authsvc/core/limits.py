@@ -166,7 +166,7 @@ class LimitRules:
         return tuple(
             (rule, rule.counter_key(parts))
             for rule in map(self.by_name.__getitem__, names)
-            if all(value in (ANY_VALUE, parts[key]) for key, value in rule.match)
+            if all(value in {ANY_VALUE, parts[key]} for key, value in rule.match)
         )
 
 

@@ -62,9 +62,7 @@ class MemoryCounters:
                     table[hit.key] = (verdict.state, now_us + verdict.reset_after_us)
         return consumption.outcomes
 
-    def _place(
-        self, hits: Sequence[Hit], now_us: int
-    ) -> tuple[list[Hit], dict[bytes, CounterState | None]]:
+    def _place(self, hits: Sequence[Hit], now_us: int) -> tuple[list[Hit], dict[bytes, CounterState | None]]:
         """The hits, each with the key of the counter that it gets, and the states of those counters."""
         placed: list[Hit] = []
         states: dict[bytes, CounterState | None] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -51,8 +51,8 @@ class TestMemoryCounters(CountersSuite):
     """The suite."""
 
     @pytest.fixture
-    def bench(self) -> Iterator[MemoryBench]:
-        yield MemoryBench()
+    def bench(self) -> MemoryBench:
+        return MemoryBench()
 
 
 @pytest.fixture

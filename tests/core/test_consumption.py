@@ -20,6 +20,10 @@ def rule(name: str, burst: int, key: str = "subject", algorithm: Algorithm = Alg
     return LimitRule(name, "api", ((key, "*"),), Rate(burst, HOUR), burst, algorithm)
 
 
+def at_rest(_: bytes) -> CounterState | None:
+    return None
+
+
 def shown(outcomes: tuple[LimitOutcome, ...]) -> list[tuple[str, bool, int]]:
     return [(outcome.rule.name, outcome.allowed, outcome.remaining) for outcome in outcomes]
 
@@ -27,7 +31,7 @@ def shown(outcomes: tuple[LimitOutcome, ...]) -> list[tuple[str, bool, int]]:
 @pytest.mark.standard("R4")
 def test_a_refusal_debits_none_and_shows_what_is_left() -> None:
     wide, narrow = rule("wide", 10), rule("narrow", 1)
-    call = consume_all([Hit(wide, b"w", 2), Hit(narrow, b"n", 2)], {}.get, NOW)
+    call = consume_all([Hit(wide, b"w", 2), Hit(narrow, b"n", 2)], at_rest, NOW)
     assert not call.taken
     assert shown(call.outcomes) == [("wide", True, 10), ("narrow", False, 1)]
     assert [outcome.retry_after_us for outcome in call.outcomes] == [None, None]
@@ -35,7 +39,7 @@ def test_a_refusal_debits_none_and_shows_what_is_left() -> None:
 
 @pytest.mark.standard("R4")
 def test_what_passes_is_taken_from_every_rule() -> None:
-    call = consume_all([Hit(rule("wide", 10), b"w", 2), Hit(rule("narrow", 3), b"n", 1)], {}.get, NOW)
+    call = consume_all([Hit(rule("wide", 10), b"w", 2), Hit(rule("narrow", 3), b"n", 1)], at_rest, NOW)
     assert set(call.taken) == {b"w", b"n"}
     assert shown(call.outcomes) == [("wide", True, 8), ("narrow", True, 2)]
 
@@ -43,29 +47,29 @@ def test_what_passes_is_taken_from_every_rule() -> None:
 @pytest.mark.standard("R4")
 def test_hits_for_one_counter_are_summed_before_they_are_judged() -> None:
     only = rule("only", 3)
-    refused = consume_all([Hit(only, b"k", 2), Hit(only, b"k", 2)], {}.get, NOW)
+    refused = consume_all([Hit(only, b"k", 2), Hit(only, b"k", 2)], at_rest, NOW)
     assert shown(refused.outcomes) == [("only", False, 3)] * 2
     assert not refused.taken
-    passed = consume_all([Hit(only, b"k", 2), Hit(only, b"k", 1)], {}.get, NOW)
+    passed = consume_all([Hit(only, b"k", 2), Hit(only, b"k", 1)], at_rest, NOW)
     assert shown(passed.outcomes) == [("only", True, 0)] * 2
 
 
 def test_peek_answers_the_same_and_takes_nothing() -> None:
     only = rule("only", 3)
-    passed = consume_all([Hit(only, b"k", 2)], {}.get, NOW, peek=True)
+    passed = consume_all([Hit(only, b"k", 2)], at_rest, NOW, peek=True)
     assert (shown(passed.outcomes), passed.taken) == ([("only", True, 3)], {})
-    refused = consume_all([Hit(only, b"k", 4)], {}.get, NOW, peek=True)
+    refused = consume_all([Hit(only, b"k", 4)], at_rest, NOW, peek=True)
     assert (shown(refused.outcomes), refused.taken) == ([("only", False, 3)], {})
 
 
 def test_no_hits_look_and_leave_no_counter_behind() -> None:
     only = rule("only", 3)
-    call = consume_all([Hit(only, b"k", 0)], {}.get, NOW)
+    call = consume_all([Hit(only, b"k", 0)], at_rest, NOW)
     assert (shown(call.outcomes), call.taken) == ([("only", True, 3)], {})
 
 
 def test_a_call_that_meets_no_rule_passes() -> None:
-    assert consume_all([], {}.get, NOW).outcomes == ()
+    assert consume_all([], at_rest, NOW).outcomes == ()
 
 
 @pytest.mark.standard("R4", "R8")
@@ -123,9 +127,7 @@ ANN = (("subject", "user:ann"),)
         ("api", [Descriptor((("k", "v" * 1025),))], ["descriptors[0].entries[0].value"]),
     ],
 )
-def test_a_request_at_fault_names_each_field(
-    domain: str, descriptors: list[Descriptor], paths: list[str]
-) -> None:
+def test_a_request_at_fault_names_each_field(domain: str, descriptors: list[Descriptor], paths: list[str]) -> None:
     with pytest.raises(InvalidRequest) as refused:
         check_descriptors(domain, descriptors)
     assert [fault.field for fault in refused.value.violations] == paths

@@ -17,8 +17,11 @@ from tests.support.scale import scale
 BODY = {"domain": "api", "match": {"subject": "*"}, "rate": "100/15m"}
 
 
-def rule(name: str = "r", domain: str = "api", rate: Rate = Rate(10, 10**6), **match: str) -> LimitRule:
-    return LimitRule(name, domain, tuple(sorted(match.items())), rate, rate.count)
+RATE = Rate(10, 10**6)
+
+
+def rule(name: str = "r", domain: str = "api", **match: str) -> LimitRule:
+    return LimitRule(name, domain, tuple(sorted(match.items())), RATE, 10)
 
 
 def faults_of(section: object) -> dict[str, str]:
@@ -104,8 +107,14 @@ def test_what_a_later_release_serves_is_refused_by_name(change: dict[str, Any], 
 def test_all_faults_are_told_at_once() -> None:
     section = {"good": BODY, "a": {"count": 1, "rate": "x"}, "b c": BODY, "d": 7, 9: BODY}
     assert set(faults_of(section)) == {
-        "limits.a.count", "limits.a.domain", "limits.a.match", "limits.a.rate", "limits.b c", "limits.d", "limits.9",  # fmt: skip
-    }  # fmt: skip
+        "limits.a.count",
+        "limits.a.domain",
+        "limits.a.match",
+        "limits.a.rate",
+        "limits.b c",
+        "limits.d",
+        "limits.9",
+    }
 
 
 def test_a_section_that_is_no_mapping_is_refused() -> None:
@@ -159,7 +168,7 @@ def test_matching_equals_a_reference_that_looks_at_every_rule() -> None:
                 for each in made
                 if each.domain == domain
                 and {key for key, _ in each.match} == set(entries)
-                and all(value in ("*", entries[key]) for key, value in each.match)
+                and all(value in {"*", entries[key]} for key, value in each.match)
             }
             assert names(rules, domain, *entries.items()) == expected
 
@@ -169,9 +178,7 @@ texts = st.text(max_size=6)
 
 @pytest.mark.standard("R5")
 @given(one=st.tuples(texts, texts), other=st.tuples(texts, texts))
-def test_two_descriptors_share_a_counter_only_if_they_are_equal(
-    one: tuple[str, str], other: tuple[str, str]
-) -> None:
+def test_two_descriptors_share_a_counter_only_if_they_are_equal(one: tuple[str, str], other: tuple[str, str]) -> None:
     both = rule(a="*", b="*")
     keys = {both.counter_key(dict(zip("ab", pair, strict=True))) for pair in (one, other)}
     assert (len(keys) == 1) == (one == other)
@@ -189,16 +196,16 @@ def test_a_counters_key_holds_the_rules_id_and_revision() -> None:
 
 @pytest.mark.standard("R5", "R14")
 def test_the_revision_changes_with_algorithm_window_and_match_and_with_nothing_else() -> None:
-    base = rule(subject="*")
+    base, anybody = rule(subject="*"), (("subject", "*"),)
     same = [
         rule("renamed", subject="*"),
-        rule(rate=Rate(11, 10**6), subject="*"),
-        LimitRule("r", "api", (("subject", "*"),), Rate(10, 10**6), 3),
-        LimitRule("r", "api", (("subject", "*"),), Rate(10, 10**6), 10, on_failure=OnFailure.OPEN),
+        LimitRule("r", "api", anybody, Rate(11, 10**6), 11),
+        LimitRule("r", "api", anybody, RATE, 3),
+        LimitRule("r", "api", anybody, RATE, 10, on_failure=OnFailure.OPEN),
     ]
     different = [
-        rule(rate=Rate(10, 10**6 + 1), subject="*"),
-        LimitRule("r", "api", (("subject", "*"),), Rate(10, 10**6), 10, Algorithm.FIXED_WINDOW),
+        LimitRule("r", "api", anybody, Rate(10, 10**6 + 1), 10),
+        LimitRule("r", "api", anybody, RATE, 10, Algorithm.FIXED_WINDOW),
         rule(subject="user:ann"),
         rule(tenant="*"),
         rule(subject="*", tenant="*"),
