@@ -1,6 +1,7 @@
 """The record: what is kept for good, as atomic verbs.
 
-Owns: the `Record` protocol and the values that cross it. May import: the standard library and `core`.
+Owns: the `Record` protocol and the values that cross it; those of the change log stand in `change_log`. May import:
+the standard library and `core`.
 `tests/conformance/record.py` certifies every adapter.
 
 Laws of every verb that writes (STATE.md, "Revision and change log"):
@@ -21,13 +22,16 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from authsvc.core.audit import AuditDraft, AuditEvent, ChainPoint, SealedIdentifier
 from authsvc.core.bindings import Binding
 from authsvc.core.clients import Client
 from authsvc.core.keys import KeyRecord
 from authsvc.core.values import Revision
+
+if TYPE_CHECKING:
+    from authsvc.ports.change_log import Change
 
 Order: TypeAlias = tuple[int, int]
 """`Revision.order`: epoch, then number."""
@@ -94,93 +98,6 @@ class PolicyRecord:
     text: str = ""
     policy_revision: str = ""
     apply_time: int = 0
-
-
-# One change row holds one revision: a list of edits, each with the new value, never a pointer.
-
-
-@dataclass(frozen=True, slots=True)
-class KeyPut:
-    """A signing key is new or changed."""
-
-    key: KeyRecord
-
-
-@dataclass(frozen=True, slots=True)
-class KeyForgotten:
-    """A signing key left the inventory."""
-
-    kid: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClientPut:
-    """A client is new or changed."""
-
-    client: Client
-
-
-@dataclass(frozen=True, slots=True)
-class ClientDeleted:
-    """A client is gone; its id is never used again."""
-
-    client_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class BindingPut:
-    """A binding gives its role from now on."""
-
-    binding: Binding
-
-
-@dataclass(frozen=True, slots=True)
-class BindingRemoved:
-    """A binding gives nothing any more; the whole of it, because the index finds it by its content."""
-
-    binding: Binding
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyPut:
-    """Another policy is in force; its bindings follow as edits of their own."""
-
-    policy: PolicyRecord
-
-
-@dataclass(frozen=True, slots=True)
-class RevocationPut:
-    """Something is revoked."""
-
-    mark: RevocationMark
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownEdit:
-    """A kind of edit that this release does not know: whoever applies it must stop."""
-
-    kind: str
-
-
-Edit: TypeAlias = (
-    KeyPut | KeyForgotten | ClientPut | ClientDeleted | BindingPut | BindingRemoved | PolicyPut | RevocationPut | UnknownEdit
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One row of the change log. `digest` covers the row and `previous`, the digest of the row before."""
-
-    epoch: int
-    number: int
-    previous: bytes
-    digest: bytes
-    edits: tuple[Edit, ...]
-
-    @property
-    def order(self) -> Order:
-        """See `Revision.order`."""
-        return (self.epoch, self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +190,7 @@ class View(Protocol):
 Check: TypeAlias = Callable[[View], None]
 
 
-def no_check(view: View) -> None:  # noqa: ARG001 - the shape of a Check
+def no_check(view: View) -> None:
     """The check of verbs that have nothing to refuse."""
 
 

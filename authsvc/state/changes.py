@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from authsvc.core.values import Revision
-from authsvc.ports.record import (
+from authsvc.ports.change_log import (
     BindingPut,
     BindingRemoved,
     Change,
@@ -29,17 +29,15 @@ if TYPE_CHECKING:
     from authsvc.core.keys import KeyRecord
 
 
-class UnknownChange(Exception):
+class UnknownChangeError(Exception):
     """A change that this release does not understand: going on without it would make every answer a guess."""
 
 
 def apply(snapshot: Snapshot, change: Change, verify_key: KeyVerifier) -> Snapshot:
-    """The snapshot after one change row. Raises `UnknownChange`."""
+    """The snapshot after one change row. Raises `UnknownChangeError`."""
     for edit in change.edits:
         snapshot = _apply(snapshot, edit, change, verify_key)
-    return replace(
-        snapshot, revision=Revision(snapshot.revision.record, *change.order), digest=change.digest
-    )
+    return replace(snapshot, revision=Revision(snapshot.revision.record, *change.order), digest=change.digest)
 
 
 def _apply(snapshot: Snapshot, edit: Edit, change: Change, verify_key: KeyVerifier) -> Snapshot:
@@ -62,7 +60,7 @@ def _apply(snapshot: Snapshot, edit: Edit, change: Change, verify_key: KeyVerifi
         case KeyForgotten(kid):
             return replace(_without(snapshot, kid), keys_version=change.order)
         case UnknownEdit(kind):
-            raise UnknownChange(kind)
+            raise UnknownChangeError(kind)
 
 
 def _without(snapshot: Snapshot, kid: str) -> Snapshot:

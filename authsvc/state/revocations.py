@@ -29,10 +29,10 @@ Since = Map[bytes, tuple[Order, int]]
 class Revocations:
     """Everything refused. `tokens` maps a digest to its expiry minute."""
 
-    tokens: Map[bytes, int] = Map()
-    subjects: Since = Map()
-    clients: Since = Map()
-    issuers: Since = Map()
+    tokens: Map[bytes, int]
+    subjects: Since
+    clients: Since
+    issuers: Since
 
     @classmethod
     def of(cls, marks: Iterable[RevocationMark]) -> Revocations:
@@ -105,7 +105,7 @@ def _minute(expire_time: int) -> int:
 def _kept(entries: Map[bytes, _V], gone: set[bytes]) -> Map[bytes, _V]:
     if not gone:
         return entries
-    with entries.mutate() as left:
-        for digest in gone:
-            del left[digest]
-        return left.finish()
+    left = entries.mutate()
+    for digest in gone:
+        del left[digest]
+    return left.finish()

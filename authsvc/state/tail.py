@@ -11,11 +11,10 @@ import gc
 import logging
 import threading
 import time
-from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from authsvc.core.errors import Conflict, DeadlineExceeded, Unavailable
+from authsvc.core.errors import DeadlineExceeded, Unavailable
 from authsvc.state import changes
 from authsvc.state.snapshot import KeyVerifier, Snapshot, build
 from authsvc.state.waiters import Waiter, Waiters, unreachable
@@ -163,7 +162,7 @@ class Tail:
             _log.warning("the record does not answer: %s", error.message)
             self._waiters.fail(error, asking)
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - see the next line; it is logged with its trace
             # Whatever it is, the snapshot cannot follow: say so and stop, rather than serve an ever older state.
             self._fault = f"{type(error).__name__} while following the record"
             _log.exception("the tail stopped: this replica is not ready any more")

@@ -55,9 +55,7 @@ class AuditRows:
             if new:
                 connection.execute(insert(table), new)
 
-    def append(
-        self, connection: Connection, chain: str, end: ChainPoint, drafts: Sequence[AuditDraft]
-    ) -> ChainPoint:
+    def append(self, connection: Connection, chain: str, end: ChainPoint, drafts: Sequence[AuditDraft]) -> ChainPoint:
         """Write the events that follow `end`; the new end. The caller holds the lock of the chain."""
         keys: dict[bytes, tuple[bytes, envelopes.Kek]] = {}
         rows = []
@@ -82,7 +80,7 @@ class AuditRows:
 
     def open_identifier(self, connection: Connection, sealed: SealedIdentifier) -> str | None:
         """The identifier in plain; None once its key was destroyed."""
-        key = self._key(connection, sealed.key_id, make=False)
+        key = self._key(connection, sealed.key_id)
         return None if key is None else unseal(key, sealed.ciphertext, _IDENTIFIER, sealed.keyed_hash.hex()).decode()
 
     def _sealed(
@@ -127,23 +125,23 @@ class AuditRows:
     ) -> tuple[bytes, envelopes.Kek]:
         own = self._hash(text)
         if own not in keys:
-            key_id, key = own, self._key(connection, own, make=False)
-            if key is None:
-                key_id = self._hash(f"day {datetime.fromtimestamp(time, UTC).date()}")
-                key = self._key(connection, key_id, make=True)
-            keys[own] = (key_id, key)
+            key = self._key(connection, own)
+            keys[own] = self._day_key(connection, time) if key is None else (own, key)
         return keys[own]
 
-    def _key(self, connection: Connection, key_id: bytes, *, make: bool) -> envelopes.Kek | None:
+    def _day_key(self, connection: Connection, time: int) -> tuple[bytes, envelopes.Kek]:
+        key_id = self._hash(f"day {datetime.fromtimestamp(time, UTC).date()}")
+        key = self._key(connection, key_id)
+        if key is not None:
+            return (key_id, key)
+        envelope = self._new_envelope(key_id)
+        connection.execute(insert(tables.subject_key).values(key_id=key_id, envelope=envelope))
+        return (key_id, self._unwrapped(envelope, key_id))
+
+    def _key(self, connection: Connection, key_id: bytes) -> envelopes.Kek | None:
         table = tables.subject_key
         envelope = connection.scalar(select(table.c.envelope).where(table.c.key_id == key_id))
-        if envelope is not None:
-            return self._unwrapped(envelope, key_id)
-        if not make:
-            return None
-        envelope = self._new_envelope(key_id)
-        connection.execute(insert(table).values(key_id=key_id, envelope=envelope))
-        return self._unwrapped(envelope, key_id)
+        return None if envelope is None else self._unwrapped(envelope, key_id)
 
     def _new_envelope(self, key_id: bytes) -> bytes:
         return seal(self._kek, os.urandom(32), _PURPOSE, key_id.hex())
@@ -166,10 +164,7 @@ def events(connection: Connection, chain: str, after: int, limit: int) -> tuple[
     """The events of a chain above a sequence, in order."""
     table = tables.audit_event
     rows = connection.execute(
-        select(table)
-        .where(table.c.chain == chain, table.c.sequence > after)
-        .order_by(table.c.sequence)
-        .limit(limit)
+        select(table).where(table.c.chain == chain, table.c.sequence > after).order_by(table.c.sequence).limit(limit)
     )
     return tuple(_event_of(row) for row in rows)
 
@@ -178,7 +173,17 @@ def _row_of(event: AuditEvent) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: getattr(event, name)
         for name in (
-            "chain", "sequence", "time", "kind", "outcome", "reason", "count", "private", "detail", "previous", "hash"
+            "chain",
+            "sequence",
+            "time",
+            "kind",
+            "outcome",
+            "reason",
+            "count",
+            "private",
+            "detail",
+            "previous",
+            "hash",
         )
     }
     for name, sealed in (("actor", event.actor), ("subject", event.subject)):
@@ -206,9 +211,7 @@ def _event_of(row: Row[Any]) -> AuditEvent:
     )
 
 
-def _identifier_of(
-    key_id: bytes | None, keyed_hash: bytes | None, ciphertext: bytes | None
-) -> SealedIdentifier | None:
+def _identifier_of(key_id: bytes | None, keyed_hash: bytes | None, ciphertext: bytes | None) -> SealedIdentifier | None:
     if key_id is None or keyed_hash is None or ciphertext is None:
         return None
     return SealedIdentifier(key_id, keyed_hash, ciphertext)

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select, tuple_, update
 
 from authsvc.core.bindings import Binding, BindingIndex, BindingSource
 from authsvc.core.errors import NotFound, Reason
-from authsvc.ports.record import BindingPut, BindingRemoved, Edit
+from authsvc.ports.change_log import BindingPut, BindingRemoved, Edit
 from authsvc.storage.sql import tables
 
 _table = tables.binding
@@ -55,9 +55,7 @@ def revoke(connection: Connection, binding_id: str, now: int) -> list[Edit]:
 def replace_file(connection: Connection, bindings: Sequence[Binding]) -> list[Edit]:
     """Make these the file's bindings, leaving grants; those revoked before come in as revoked."""
     revoked = frozenset(connection.scalars(select(_revoked.c.binding_id)))
-    wanted = {
-        b.binding_id: replace(b, source=BindingSource.FILE, revoked=b.binding_id in revoked) for b in bindings
-    }
+    wanted = {b.binding_id: replace(b, source=BindingSource.FILE, revoked=b.binding_id in revoked) for b in bindings}
     of_file = {
         row.binding_id: row
         for row in _all(connection, select(_table).where(_table.c.source == BindingSource.FILE.value))
@@ -91,9 +89,7 @@ def check_room(connection: Connection, subjects: Iterable[str]) -> None:
         BindingIndex.from_bindings(effective(connection, subject=subject))
 
 
-def effective(
-    connection: Connection, *, subject: str | None = None, role: str | None = None
-) -> tuple[Binding, ...]:
+def effective(connection: Connection, *, subject: str | None = None, role: str | None = None) -> tuple[Binding, ...]:
     """The bindings in effect; one that file and grant both own comes twice."""
     query = select(_table).where(_table.c.revoked.is_(False))
     return tuple(_all(connection, _filtered(query, subject=subject, role=role)))
@@ -101,7 +97,9 @@ def effective(
 
 def granted_roles(connection: Connection) -> frozenset[str]:
     """The roles that grants use."""
-    return frozenset(connection.scalars(select(_table.c.role).where(_table.c.source == BindingSource.GRANT.value).distinct()))
+    return frozenset(
+        connection.scalars(select(_table.c.role).where(_table.c.source == BindingSource.GRANT.value).distinct())
+    )
 
 
 def page(
@@ -159,12 +157,10 @@ def _values(binding: Binding) -> dict[str, Any]:
     }
 
 
-def _binding(row: Row[Any]) -> Binding:
+def _binding(row: Sequence[Any]) -> Binding:
     # The table's columns in order, unpacked: a load reads a million of these.
     binding_id, source, subject, role, tenant, resource, expire_time, condition, revoked = row
-    return Binding(
-        binding_id, subject, role, tenant, resource, expire_time, condition, _SOURCES[source], revoked
-    )
+    return Binding(binding_id, subject, role, tenant, resource, expire_time, condition, _SOURCES[source], revoked)
 
 
 _SOURCES = {source.value: source for source in BindingSource}

@@ -17,7 +17,7 @@ from authsvc.core.bindings import Binding, BindingSource
 from authsvc.core.clients import Client, ClientSecret
 from authsvc.core.jose import Algorithm
 from authsvc.core.keys import KeyRecord, KeyState
-from authsvc.ports.record import (
+from authsvc.ports.change_log import (
     BindingPut,
     BindingRemoved,
     ClientDeleted,
@@ -26,12 +26,10 @@ from authsvc.ports.record import (
     KeyForgotten,
     KeyPut,
     PolicyPut,
-    PolicyRecord,
-    RevocationKind,
-    RevocationMark,
     RevocationPut,
     UnknownEdit,
 )
+from authsvc.ports.record import PolicyRecord, RevocationKind, RevocationMark
 
 _DOMAIN = b"authsvc change 1"
 
@@ -159,8 +157,8 @@ def _binding_values(binding: Binding) -> list[Any]:
 
 
 def _binding(value: Sequence[Any]) -> Binding:
-    *fields, source = value
-    return Binding(*fields, BindingSource(source))
+    binding_id, subject, role, tenant, resource, expire_time, condition, source = value
+    return Binding(binding_id, subject, role, tenant, resource, expire_time, condition, BindingSource(source))
 
 
 def _mark_values(mark: RevocationMark) -> list[Any]:

@@ -12,27 +12,29 @@ from typing import TYPE_CHECKING, TypeVar
 from authsvc.core.audit import RECORD_CHAIN, AuditDraft, AuditEvent, ChainPoint, SealedIdentifier
 from authsvc.core.errors import Conflict, NotFound, Reason
 from authsvc.core.values import Revision
-from authsvc.ports.record import (
+from authsvc.ports.change_log import (
     Change,
-    Check,
     ClientDeleted,
     ClientPut,
+    KeyForgotten,
+    KeyPut,
+    PolicyPut,
+    RevocationPut,
+)
+from authsvc.ports.record import (
+    Check,
     ClientWrite,
     Head,
     KeyChange,
-    KeyForgotten,
-    KeyPut,
     KeyWrite,
     Order,
     Page,
-    PolicyPut,
     PolicyRecord,
     PolicyWrite,
     RecordState,
     Revocation,
     RevocationKind,
     RevocationMark,
-    RevocationPut,
     Write,
     no_check,
 )
@@ -290,8 +292,6 @@ def _existing(client: Client | None, client_id: str) -> Client:
     return client
 
 
-def _page(
-    found: Sequence[_T], limit: int, revision: Revision, key: Callable[[_T], tuple[str, ...]]
-) -> Page[_T]:
+def _page(found: Sequence[_T], limit: int, revision: Revision, key: Callable[[_T], tuple[str, ...]]) -> Page[_T]:
     items = tuple(found[:limit])
     return Page(items, key(items[-1]) if len(found) > limit else None, revision)

@@ -14,22 +14,17 @@ from authsvc.core.audit import ChainPoint
 from authsvc.core.clients import Client
 from authsvc.core.keys import KeyRecord
 from authsvc.core.values import Revision
-from authsvc.ports.record import (
+from authsvc.ports.change_log import (
     Change,
     ClientDeleted,
     ClientPut,
     Edit,
-    Head,
     KeyForgotten,
     KeyPut,
-    Order,
     PolicyPut,
-    PolicyRecord,
-    RecordState,
-    RevocationKind,
-    RevocationMark,
     RevocationPut,
 )
+from authsvc.ports.record import Head, Order, PolicyRecord, RecordState, RevocationKind, RevocationMark
 from authsvc.storage.sql import binding_rows, codec, tables
 
 _HEAD = select(tables.head)
@@ -38,9 +33,7 @@ _HEAD = select(tables.head)
 def head(connection: Connection, *, lock: bool = False) -> Head:
     """The head row; with `lock` no other write begins before this transaction ends."""
     row = connection.execute(_HEAD.with_for_update() if lock else _HEAD).one()
-    return Head(
-        Revision(row.record, row.epoch, row.number), row.digest, ChainPoint(row.audit_sequence, row.audit_hash)
-    )
+    return Head(Revision(row.record, row.epoch, row.number), row.digest, ChainPoint(row.audit_sequence, row.audit_hash))
 
 
 def move_head(connection: Connection, new: Head) -> None:
@@ -169,9 +162,7 @@ def forget_expired(connection: Connection, now: int, changes_before: tuple[int, 
 def revocation(connection: Connection, kind: RevocationKind, digest: bytes) -> RevocationMark | None:
     """What is revoked under a digest, or None."""
     table = tables.revocation
-    row = connection.execute(
-        select(table).where(table.c.kind == kind.value, table.c.digest == digest)
-    ).one_or_none()
+    row = connection.execute(select(table).where(table.c.kind == kind.value, table.c.digest == digest)).one_or_none()
     return None if row is None else _mark(row)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import MetaData, Table, Column, Text, inspect, select
+from sqlalchemy import Column, MetaData, Table, Text, inspect, select
 
 from authsvc.core.errors import InvalidRequest
 

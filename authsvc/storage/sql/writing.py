@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from authsvc.core.audit import RECORD_CHAIN, AuditDraft
 from authsvc.core.errors import Unavailable
 from authsvc.core.values import Revision
-from authsvc.ports.record import Change, Check, Edit, Head, Order
+from authsvc.ports.change_log import Change, Edit
+from authsvc.ports.record import Check, Head, Order
 from authsvc.storage.sql import codec, dialects, rows
 from authsvc.storage.sql.view import SqlView
 
