@@ -1,0 +1,325 @@
+"""Policies compiled, and the decision.
+
+Owns: what a check means (docs/semantics.md). May import: the standard library and `core`. A decision is a function
+of policy, bindings, question and `now`; there is no cache of decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from authsvc.core import values
+from authsvc.core.bindings import Binding, BindingIndex, Entry, Kind, binding_id
+from authsvc.core.conditions import ConditionFailed, check_condition
+from authsvc.core.errors import FieldViolation, InvalidRequest, Reason
+from authsvc.core.limits import LimitRules
+from authsvc.core.patterns import is_pattern, resource_matcher
+from authsvc.core.policy_check import binding_fault
+from authsvc.core.policy_document import PolicyDocument
+from authsvc.core.policy_tables import Effect, effects_of, group_tables, scope_table
+from authsvc.core.roles_builtin import BUILTIN_ROLES, SERVICE_PERMISSIONS
+from authsvc.core.routes import CompiledRoutes, compile_routes, pattern_of
+
+GROUP = "group:"
+RESERVED_CONTEXT = frozenset({"token", "request"})
+"""Members of `context` that only the service sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPolicy:
+    """A policy's tables. Immutable; swapped as a whole (STANDARDS P3).
+
+    `effects` is permission to role to effect, `groups_of` a subject to every `group:` that holds it, itself excluded,
+    `scopes` a scope to what it covers, `bindings` the file's own.
+    """
+
+    document: PolicyDocument
+    effects: Mapping[str, Mapping[str, Effect]] = field(repr=False)
+    groups_of: Mapping[str, frozenset[str]] = field(repr=False)
+    scopes: Mapping[str, frozenset[str]] = field(repr=False)
+    routes: CompiledRoutes = field(repr=False)
+    limits: LimitRules = field(repr=False)
+    bindings: tuple[Binding, ...] = field(repr=False)
+
+    @property
+    def permissions(self) -> tuple[str, ...]:
+        """Every permission that a check may name: the policy's and the service's own, sorted."""
+        return tuple(sorted(self.effects))
+
+    def has_role(self, role: str) -> bool:
+        """Whether a binding may give this role."""
+        return role in self.document.roles or role in BUILTIN_ROLES
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question. An empty or absent member is unset, and unset never means any.
+
+    `groups` are bare names by the caller's or issuer's word; a `scope` of None does not bound, an empty one is a token
+    without scope; `token` are a verified token's members (its `tenant` must be the question's), `request` is what
+    Envoy says of the request.
+    """
+
+    subject: str
+    permission: str
+    resource: str = ""
+    tenant: str = ""
+    groups: tuple[str, ...] = ()
+    scope: frozenset[str] | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+    token: Mapping[str, Any] | None = None
+    request: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer. `holder` and `entry` are one binding that decided, unset where none did."""
+
+    allowed: bool
+    reason: Reason
+    holder: str = ""
+    entry: Entry | None = None
+
+    @property
+    def role(self) -> str:
+        """The role that decided, or empty."""
+        return "" if self.entry is None else self.entry[0].role
+
+    @property
+    def binding_id(self) -> str:
+        """The id of the binding that decided, or empty; hashed when it is asked for."""
+        if self.entry is None:
+            return ""
+        kind, resource, expire_time = self.entry
+        return binding_id(self.holder, kind.role, kind.tenant, resource, expire_time, kind.condition)
+
+
+_INVALID = Decision(allowed=False, reason=Reason.QUESTION_INVALID)
+_UNDECLARED = Decision(allowed=False, reason=Reason.PERMISSION_UNDECLARED)
+_TENANT = Decision(allowed=False, reason=Reason.TENANT_MISMATCH)
+_SCOPE = Decision(allowed=False, reason=Reason.SCOPE_INSUFFICIENT)
+_NO_BINDING = Decision(allowed=False, reason=Reason.NO_BINDING)
+
+
+def compile_policy(document: PolicyDocument) -> CompiledPolicy:
+    """Build the tables of a policy.
+
+    Raises InvalidRequest (POLICY_INVALID) where the tables would be larger than a snapshot may hold.
+    """
+    try:
+        return CompiledPolicy(
+            document=document,
+            effects=effects_of(document),
+            groups_of=group_tables(document.groups),
+            scopes=scope_table(document),
+            routes=compile_routes(document.routes),
+            limits=document.limits,
+            bindings=document.bindings,
+        )
+    except InvalidRequest as error:
+        raise InvalidRequest(error.violations, Reason.POLICY_INVALID) from None
+
+
+def check_binding(policy: CompiledPolicy, binding: Binding) -> None:
+    """Whether a grant is well formed under this policy. Raises InvalidRequest naming each fault; an unknown role
+    alone has the reason ROLE_UNKNOWN."""
+    faults: list[FieldViolation] = []
+    checks = (
+        (values.subject, "subject", binding.subject),
+        (values.role, "role", binding.role),
+        (values.tenant, "tenant", binding.tenant),
+        (_resource, "resource", binding.resource),
+        (check_condition, "condition", binding.condition),
+    )
+    for validate, name, text in checks:
+        try:
+            validate(text, name)
+        except InvalidRequest as error:
+            faults.extend(error.violations)
+    if (fault := binding_fault(binding.role, binding.subject)) is not None:
+        faults.append(FieldViolation(*fault))
+    if faults:
+        raise InvalidRequest(faults)
+    if not policy.has_role(binding.role):
+        raise InvalidRequest.of("role", "is not a role of the policy", Reason.ROLE_UNKNOWN)
+
+
+def _resource(text: str, path: str) -> str:
+    return pattern_of(text, path) if text else text
+
+
+def decide(policy: CompiledPolicy, bindings: BindingIndex, question: Question, *, now: int) -> Decision:
+    """Answer one question at `now` (unix seconds). Never raises: a question that asks nothing is denied."""
+    effects = policy.effects.get(question.permission)
+    if not _is_well_formed(question, declared=effects is not None):
+        return _INVALID
+    if effects is None:
+        return _UNDECLARED
+    if question.token is not None and question.tenant != question.token.get("tenant", ""):
+        return _TENANT
+    is_service = question.permission in SERVICE_PERMISSIONS
+    if question.scope is not None and not is_service and not _covers(policy, question):
+        return _SCOPE
+    asked = _Asked(policy, question, now)
+    holders = (question.subject,) if is_service else asked.holders()
+    allowed: tuple[str, Entry] | None = None
+    tenant, resource = question.tenant, question.resource
+    for holder in holders:
+        for entry in bindings.candidates(holder, tenant, resource):
+            effect = effects.get(entry[0].role)
+            if effect is None or (effect is Effect.ALLOW and allowed is not None):
+                continue
+            if asked.matches(entry, effect):
+                if effect is Effect.DENY:
+                    return Decision(False, Reason.DENIED_BY_ROLE, holder, entry)
+                allowed = (holder, entry)
+    return _NO_BINDING if allowed is None else Decision(True, Reason.ALLOWED, *allowed)
+
+
+def list_permissions(
+    policy: CompiledPolicy, bindings: BindingIndex, question: Question, *, now: int
+) -> tuple[str, ...]:
+    """Every permission that `decide` allows for this question, whose own permission is not looked at; sorted."""
+    asked = (
+        Question(
+            question.subject,
+            permission,
+            question.resource,
+            question.tenant,
+            question.groups,
+            question.scope,
+            question.context,
+            question.token,
+            question.request,
+        )
+        for permission in policy.permissions
+    )
+    return tuple(q.permission for q in asked if decide(policy, bindings, q, now=now).allowed)
+
+
+def service_permissions(
+    policy: CompiledPolicy, bindings: BindingIndex, subject: str, *, now: int, tenant: str = ""
+) -> frozenset[str]:
+    """The `authsvc.*` permissions that a subject holds, by its own bindings; a binding with a resource gives none.
+
+    Equal to asking `decide` for each: what a method table's row asks, in one look.
+    """
+    asked = _Asked(policy, Question(subject, "", tenant=tenant), now)
+    held: frozenset[str] = frozenset()
+    for entry in bindings.candidates(subject, tenant, ""):
+        given = BUILTIN_ROLES.get(entry[0].role)
+        if given is not None and not given <= held and asked.matches(entry, Effect.ALLOW):
+            held |= given
+    return held
+
+
+class _Asked:
+    """One question while it is decided: its holders and the outcome of each condition, found once."""
+
+    __slots__ = ("_groups", "_now", "_outcomes", "_policy", "_question", "_variables")
+
+    def __init__(self, policy: CompiledPolicy, question: Question, now: int) -> None:
+        self._policy = policy
+        self._question = question
+        self._now = now
+        self._groups: frozenset[str] | None = None
+        self._variables: dict[str, object] | None = None
+        self._outcomes: dict[str, bool | None] | None = None
+
+    def holders(self) -> Iterable[str]:
+        """The subject and every group that holds it."""
+        groups = self.groups()
+        return (self._question.subject, *groups) if groups else (self._question.subject,)
+
+    def groups(self) -> frozenset[str]:
+        """Every group that holds the subject, by the policy and by the question's word."""
+        if self._groups is None:
+            question, of = self._question, self._policy.groups_of
+            groups = of.get(question.subject, frozenset())
+            for name in question.groups:
+                group = name if name.startswith(GROUP) else GROUP + name
+                groups |= of.get(group, frozenset()) | {group}
+            self._groups = groups
+        return self._groups
+
+    def matches(self, entry: Entry, effect: Effect) -> bool:
+        """Whether a binding with this effect counts: tenant, expiry, resource, then condition."""
+        kind, resource, expire_time = entry
+        if kind.tenant and kind.tenant != self._question.tenant:
+            return False
+        if expire_time is not None and expire_time <= self._now:
+            return False
+        if resource and not _resource_matches(resource, self._question.resource):
+            return False
+        if kind.program is None:
+            return True
+        outcome = self._outcome(kind)
+        # A condition that fails gives nothing, and its denies apply (STANDARDS P5).
+        return effect is Effect.DENY if outcome is None else outcome
+
+    def _outcome(self, kind: Kind) -> bool | None:
+        """What the condition comes to, None where it fails."""
+        if self._outcomes is None:
+            self._outcomes = {}
+            self._variables = self._environment()
+        elif kind.condition in self._outcomes:
+            return self._outcomes[kind.condition]
+        outcome: bool | None
+        try:
+            outcome = kind.program.holds(self._variables)
+        except ConditionFailed:
+            outcome = None
+        self._outcomes[kind.condition] = outcome
+        return outcome
+
+    def _environment(self) -> dict[str, object]:
+        question = self._question
+        context: dict[str, Any] = dict(question.context)
+        if question.token is not None:
+            context["token"] = question.token
+        if question.request is not None:
+            context["request"] = question.request
+        return {
+            "subject": question.subject,
+            "groups": sorted(group.removeprefix(GROUP) for group in self.groups()),
+            "resource": question.resource,
+            "tenant": question.tenant,
+            "scope": sorted(question.scope or ()),
+            "context": context,
+        }
+
+
+def _is_well_formed(question: Question, *, declared: bool) -> bool:
+    """Whether the question asks something: no wildcard, no control character, a subject of the form kind:name."""
+    kind, _, name = question.subject.partition(":")
+    if not kind or not name:
+        return False
+    texts = [question.subject, question.resource, question.tenant]
+    if not declared:
+        texts.append(question.permission)
+    if question.groups:
+        texts += question.groups
+    if question.scope:
+        texts += question.scope
+    text = " ".join(texts)
+    if is_pattern(text) or (not text.isprintable() and values.has_control(text)):
+        return False
+    return not question.context or RESERVED_CONTEXT.isdisjoint(question.context)
+
+
+def _covers(policy: CompiledPolicy, question: Question) -> bool:
+    """Whether one of the question's scopes covers its permission."""
+    scope = question.scope
+    if not scope:
+        return not policy.scopes
+    covered = policy.scopes
+    return any(question.permission in covered.get(name, ()) for name in scope)
+
+
+def _resource_matches(pattern: str, resource: str) -> bool:
+    """A binding with a resource never matches a question without one."""
+    if not resource:
+        return False
+    return resource_matcher(pattern)(resource) if is_pattern(pattern) else pattern == resource
