@@ -56,9 +56,7 @@ class Kek:
         return self._cipher.decrypt(nonce, ciphertext, associated)
 
 
-def seal(
-    kek: Kek, plaintext: bytes, purpose: str, name: str, algorithm: str = "", *, nonce: bytes
-) -> bytes:
+def seal(kek: Kek, plaintext: bytes, purpose: str, name: str, algorithm: str = "", *, nonce: bytes) -> bytes:
     """Seal a secret for one purpose, name and algorithm. `nonce` is 12 random bytes, never used again."""
     if len(nonce) != NONCE_BYTES:
         raise ValueError(f"a nonce has {NONCE_BYTES} bytes")
@@ -85,6 +83,4 @@ def sealed_by(blob: bytes) -> bytes:
 
 
 def _associated(kek: Kek, purpose: str, name: str, algorithm: str) -> bytes:
-    return length_prefixed(
-        b"authsvc envelope", _VERSION, kek.id, purpose.encode(), name.encode(), algorithm.encode()
-    )
+    return length_prefixed(b"authsvc envelope", _VERSION, kek.id, purpose.encode(), name.encode(), algorithm.encode())

@@ -7,7 +7,6 @@ JWK members are in `core.jwk`. May import: the standard library, `cryptography`,
 
 from __future__ import annotations
 
-import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,8 +28,6 @@ from authsvc.core.values import MAX_TOKEN
 
 OWN_RSA_BITS = 3072
 FOREIGN_RSA_BITS = 2048
-
-_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)")
 
 
 class Algorithm(StrEnum):
@@ -70,11 +67,26 @@ _SIGNATURES: Mapping[Algorithm, SignatureAlgorithm] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Header:
+    """A JOSE header, read: what of it is ever used, and all of it in `members` to be shown.
+
+    `algorithm` is None where `alg` is missing or not served (STANDARDS J2), `kid` where it is missing or cannot be a
+    key id (J11), `typ`, lower case, where it is missing or no ASCII text. `jku`, `jwk`, `x5u`, `x5c` are never used
+    (J10).
+    """
+
+    algorithm: Algorithm | None
+    kid: str | None
+    typ: str | None
+    members: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ParsedToken:
     """A JWS in compact form, taken apart; nothing in it is verified."""
 
-    header: Mapping[str, Any]
-    payload: bytes
+    header: Header
+    payload: bytes = field(repr=False)
     signing_input: bytes = field(repr=False)
     signature: bytes = field(repr=False)
 
@@ -83,29 +95,33 @@ def parse_compact(token: str | bytes, max_bytes: int = MAX_TOKEN) -> ParsedToken
     """Take a JWS in compact form apart (RFC 7515 section 3.1), or raise TokenRefused.
 
     Strict (STANDARDS J7 to J9, J14, J16): size first; three parts of canonical base64url without padding or white
-    space, the signature not empty; a header that is one JSON object without duplicates. No `crit` and no `b64` is
-    understood, so that either is refused. The payload may be any bytes.
+    space; a header that is one JSON object without duplicates. No `crit` and no `b64` is understood, so that either is
+    refused. Payload and signature may be any bytes.
     """
     if len(token) > max_bytes:
         raise TokenRefused(f"the token is longer than {max_bytes} bytes", Reason.TOKEN_TOO_LARGE)
     try:
-        text = token if isinstance(token, str) else token.decode("ascii")
-        match = _COMPACT.fullmatch(text)
-        if match is None:
-            raise ValueError("is not three parts of base64url")
-        protected, payload, signature = match.groups()
-        header = strict_json.parse_object(decode_base64url(protected))
-        parsed = ParsedToken(
-            header,
-            decode_base64url(payload),
-            text[: match.end(2)].encode("ascii"),
-            decode_base64url(signature),
-        )
+        data = token.encode("ascii") if isinstance(token, str) else token
+        signing_input, _, signature = data.rpartition(b".")
+        protected, _, payload = signing_input.partition(b".")
+        return ParsedToken(_header(protected), decode_base64url(payload), signing_input, decode_base64url(signature))
     except ValueError:
         raise TokenRefused("the token is not a JWS in compact form", Reason.TOKEN_MALFORMED) from None
-    if "crit" in header or "b64" in header:
+
+
+@lru_cache(maxsize=256)
+def _header(protected: bytes) -> Header:
+    """The header of its encoded form; remembered, because all tokens of a key have the same."""
+    members = strict_json.parse_object(decode_base64url(protected))
+    if "crit" in members or "b64" in members:
         raise TokenRefused("the header holds `crit` or `b64`", Reason.TOKEN_HEADER_REFUSED)
-    return parsed
+    algorithm, kid, typ = members.get("alg"), members.get("kid"), members.get("typ")
+    return Header(
+        algorithm=HEADER_ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else None,
+        kid=kid if jwk.is_kid(kid) else None,
+        typ=typ.lower() if isinstance(typ, str) and typ.isascii() else None,
+        members=MappingProxyType(members),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +131,10 @@ class VerificationKey:
     kid: str
     algorithm: Algorithm
     public_key: PublicKey = field(repr=False)
+    _signatures: SignatureAlgorithm = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_signatures", _SIGNATURES[self.algorithm])
 
     @classmethod
     def from_jwk(
@@ -144,7 +164,7 @@ class VerificationKey:
 
     def verifies(self, signing_input: bytes, signature: bytes) -> bool:
         """Whether the signature is this key's over these bytes. High s of ECDSA verifies (STANDARDS J6)."""
-        return _SIGNATURES[self.algorithm].verify(signing_input, self.public_key, signature)
+        return self._signatures.verify(signing_input, self.public_key, signature)
 
 
 _EC_ALGORITHMS = {256: Algorithm.ES256, 384: Algorithm.ES384, 521: Algorithm.ES512}
@@ -177,9 +197,7 @@ def verification_keys(
     found: dict[str, VerificationKey] = {}
     for members in jwk.key_set(text):
         try:
-            key = VerificationKey.from_jwk(
-                members, minimum_rsa_bits=minimum_rsa_bits, algorithm=algorithm
-            )
+            key = VerificationKey.from_jwk(members, minimum_rsa_bits=minimum_rsa_bits, algorithm=algorithm)
         except InvalidRequest:
             continue
         if key.kid in found:
@@ -190,8 +208,7 @@ def verification_keys(
 
 def verify_signature(parsed: ParsedToken, key: VerificationKey) -> None:
     """Raise TokenRefused unless the header names the key's algorithm and the signature is the key's."""
-    named = parsed.header.get("alg")
-    if not isinstance(named, str) or HEADER_ALGORITHMS.get(named) is not key.algorithm:
+    if parsed.header.algorithm is not key.algorithm:
         raise TokenRefused("`alg` is not the algorithm of the key", Reason.TOKEN_ALGORITHM_REFUSED)
     if not key.verifies(parsed.signing_input, parsed.signature):
         raise TokenRefused("the signature does not verify", Reason.TOKEN_SIGNATURE_INVALID)
@@ -220,11 +237,7 @@ class PrivateKey:
                 and isinstance(key, ec.EllipticCurvePrivateKey)
                 and isinstance(key.curve, ec.SECP256R1)
             )
-            or (
-                algorithm is Algorithm.RS256
-                and isinstance(key, rsa.RSAPrivateKey)
-                and key.key_size >= OWN_RSA_BITS
-            )
+            or (algorithm is Algorithm.RS256 and isinstance(key, rsa.RSAPrivateKey) and key.key_size >= OWN_RSA_BITS)
         )
         if not fits:
             raise ValueError("the key does not fit the algorithm")

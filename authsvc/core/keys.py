@@ -110,8 +110,7 @@ class KeySchedule:
             (0 <= self.leeway <= MAX_LEEWAY, f"tokens.leeway: must be 0s to {MAX_LEEWAY}s"),
             (
                 0 < self.jwks_max_age <= self.publish_lead,
-                f"keys.publish_lead: is below {self.jwks_max_age}s, for which verifiers may cache the JWKS: "
-                "they would meet tokens of a key that they do not know",
+                f"keys.publish_lead: is below {self.jwks_max_age}s, for which verifiers may cache the JWKS",
             ),
             (
                 self.publish_lead <= self.key_ttl,
@@ -119,8 +118,7 @@ class KeySchedule:
             ),
             (
                 self.retiring_period <= self.key_ttl,
-                f"keys.ttl: is below {self.retiring_period}s, tokens.max_ttl and leeway and {SIGNER_LAG}s: "
-                "retired keys would pile up, or leave before their tokens",
+                f"keys.ttl: is below {self.retiring_period}s, which is tokens.max_ttl, tokens.leeway and {SIGNER_LAG}s",
             ),
         )
         return [text for holds, text in rules if not holds]
@@ -135,7 +133,7 @@ class KeyTransition:
     after: tuple[KeyRecord, ...]
 
 
-def new_key(  # noqa: PLR0913 - the fields of a new row, each given by name
+def new_key(
     *,
     kid: str,
     algorithm: Algorithm,
@@ -160,9 +158,7 @@ def new_key(  # noqa: PLR0913 - the fields of a new row, each given by name
     )
 
 
-def ensure(
-    keys: Iterable[KeyRecord], first: KeyRecord, standby: KeyRecord, *, now: int, actor: str
-) -> KeyTransition:
+def ensure(keys: Iterable[KeyRecord], first: KeyRecord, standby: KeyRecord, *, now: int, actor: str) -> KeyTransition:
     """Make sure of one ACTIVE and one PENDING key; changes nothing where both are there.
 
     `first` is activated only where no key can be promoted, `standby` added only where none is left.
@@ -170,7 +166,7 @@ def ensure(
     return _complete({key.kid: key for key in keys}, {}, first, standby, now=now, actor=actor)
 
 
-def rotate(  # noqa: PLR0913 - values and the clock, each given by name
+def rotate(
     keys: Iterable[KeyRecord],
     standby: KeyRecord,
     *,
@@ -211,7 +207,7 @@ def rotate(  # noqa: PLR0913 - values and the clock, each given by name
     return _transition(before, changed)
 
 
-def revoke(  # noqa: PLR0913 - values and the clock, each given by name
+def revoke(
     keys: Iterable[KeyRecord],
     kids: AbstractSet[str],
     replacements: tuple[KeyRecord, KeyRecord],
@@ -317,7 +313,7 @@ def is_authentic(mac_key: bytes, key: KeyRecord) -> bool:
     return hmac.compare_digest(hmac.digest(mac_key, mac_input(key), hashlib.sha256), key.mac)
 
 
-def _complete(  # noqa: PLR0913 - shared by `ensure` and `revoke`
+def _complete(
     before: Mapping[str, KeyRecord],
     changed: dict[str, KeyRecord],
     first: KeyRecord,

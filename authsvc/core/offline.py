@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from authsvc.core import claims, jose, jwk
+from authsvc.core import claims, jose
 from authsvc.core.claims import IGNORE, Ignore
 from authsvc.core.errors import Reason, TokenRefused
 
@@ -70,20 +70,17 @@ def _verify_signature(
     jose.verify_signature(parsed, key)
 
 
-def _key(header: Mapping[str, Any], keys: Mapping[str, jose.VerificationKey]) -> jose.VerificationKey:
+def _key(header: jose.Header, keys: Mapping[str, jose.VerificationKey]) -> jose.VerificationKey:
     """The key that `kid` names; without `kid` the only one there is, since a set of one needs no name."""
-    if "kid" not in header and len(keys) == 1:
+    if "kid" not in header.members and len(keys) == 1:
         return next(iter(keys.values()))
-    kid = header.get("kid")
-    key = keys.get(kid) if jwk.is_kid(kid) else None
+    key = None if header.kid is None else keys.get(header.kid)
     if key is None:
         raise TokenRefused("the key set has no such key", Reason.TOKEN_KEY_UNKNOWN)
     return key
 
 
-def _verify_claims(
-    header: Mapping[str, Any], claim_set: Mapping[str, Any], expectations: Expectations, now: int
-) -> None:
+def _verify_claims(header: jose.Header, claim_set: Mapping[str, Any], expectations: Expectations, now: int) -> None:
     if expectations.typ is not IGNORE:
         claims.check_type(header, frozenset({expectations.typ.lower()}))
     registered = claims.registered_claims(claim_set)

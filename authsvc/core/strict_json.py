@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 MAX_DEPTH = 16
 _MAX_DIGITS = 19
+_WHITE_SPACE = " \t\n\r"
 
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -20,11 +21,11 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 def parse_object(data: bytes) -> dict[str, Any]:
     """The JSON object (RFC 8259) that the bytes hold; raises ValueError for anything else."""
-    text = data.decode("utf-8")
+    text = data.decode("utf-8").strip(_WHITE_SPACE)
     if text.count("{") + text.count("[") > MAX_DEPTH:
         _refuse_depth(text)
-    value = _DECODER.decode(text)
-    if type(value) is not dict:
+    value, end = _DECODER.raw_decode(text)
+    if end != len(text) or type(value) is not dict:
         raise ValueError("is not a JSON object")
     if "\\u" in text and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
         raise ValueError("holds a lone surrogate")
