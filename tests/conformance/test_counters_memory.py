@@ -79,6 +79,16 @@ def test_counters_that_are_not_at_rest_are_never_dropped(clock: FakeClock) -> No
     assert not any(spend(counters, slow, range(1_000)))
 
 
+def test_counters_that_stay_do_not_hide_those_at_rest_behind_them(clock: FakeClock) -> None:
+    counters, slow = MemoryCounters(clock), rule(1)
+    brisk = LimitRule("brisk", slow.domain, slow.match, Rate(1, 10**6), 1)
+    spend(counters, slow, range(50))
+    spend(counters, brisk, range(100))
+    clock.advance(1)
+    spend(counters, brisk, range(100, 200))
+    assert counters.live_keys(slow.domain) == 50 + 100
+
+
 def test_the_counters_of_a_domain_that_went_quiet_are_dropped_too(clock: FakeClock) -> None:
     counters, quiet, busy = MemoryCounters(clock), rule(1, rate=Rate(1, 10**6)), rule(1)
     spend(counters, quiet, range(100))

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authsvc.core.errors import FieldViolation
@@ -178,6 +178,8 @@ texts = st.text(max_size=6)
 
 @pytest.mark.standard("R5")
 @given(one=st.tuples(texts, texts), other=st.tuples(texts, texts))
+@example(one=("1b2", "3"), other=("1", "2b3"))
+@example(one=("\x00", ""), other=("", "\x00"))
 def test_two_descriptors_share_a_counter_only_if_they_are_equal(one: tuple[str, str], other: tuple[str, str]) -> None:
     both = rule(a="*", b="*")
     keys = {both.counter_key(dict(zip("ab", pair, strict=True))) for pair in (one, other)}

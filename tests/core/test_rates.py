@@ -186,6 +186,16 @@ def test_a_rule_whose_count_or_burst_changes_goes_on_from_the_hits_it_had(
     assert after.remaining == max(0, burst - taken)
 
 
+@given(count=st.integers(1, 10**6), later=st.integers(1, 10**6), pause_us=st.integers(0, 10**6))
+@pytest.mark.standard("R14")
+def test_a_changed_count_never_forgives_a_part_of_a_hit(count: int, later: int, pause_us: int) -> None:
+    taken = Gcra.of(Rate(count, 10**6), 100).decide(None, START, 100)
+    before = Gcra.of(Rate(count, 10**6), 100).decide(taken.state, START + pause_us, 0).state
+    after = Gcra.of(Rate(later, 10**6), 100).decide(before, START + pause_us, 0).state
+    owed, kept = Fraction(before.owed, before.units_a_hit), Fraction(after.owed, after.units_a_hit)
+    assert owed <= kept < owed + Fraction(1, after.units_a_hit)
+
+
 def test_a_window_is_aligned_to_the_epoch_and_opens_anew_at_its_edge() -> None:
     meter = FixedWindow(60 * 10**6, 2)
     edge = 60 * 10**6 * 1_000
