@@ -153,7 +153,7 @@ class CountersSuite:
     @BOTH
     def test_together_exactly_the_limit_passes(self, bench: Bench, algorithm: Algorithm) -> None:
         fifty = rule(50, algorithm)
-        answers = bench.consume_together([[hit(fifty)]] * scale(2_000))
+        answers = bench.consume_together([[hit(fifty)]] * scale(10_000))
         assert sum(allowed(answer) for answer in answers) == 50
 
     @pytest.mark.standard("R4")
@@ -163,7 +163,7 @@ class CountersSuite:
         chance = random.Random(8)
         calls = [
             [hit(each, chance.randint(1, 3)) for each in chance.sample(rules, chance.randint(1, 3))]
-            for _ in range(scale(3_000))
+            for _ in range(scale(10_000))
         ]
         answers = bench.consume_together(calls)
         passed = [call for call, answer in zip(calls, answers, strict=True) if allowed(answer)]

@@ -84,7 +84,7 @@ def trace(seed: int, rate: Rate, burst: int, length: int) -> list[tuple[int, int
 @pytest.mark.parametrize("rate", RATES, ids=str)
 @pytest.mark.parametrize("algorithm", ["gcra", "fixed_window"])
 def test_every_trace_equals_its_reference_to_the_hit(rate: Rate, algorithm: str) -> None:
-    for seed in range(scale(200)):
+    for seed in range(scale(400)):
         burst = random.Random(seed).choice((1, 2, 20, min(rate.count, 1000)))
         meter = Gcra.of(rate, burst) if algorithm == "gcra" else FixedWindow(rate.window_us, burst)
         reference: Reference = TokenBucket(rate, burst) if algorithm == "gcra" else HitLog(rate, burst)
