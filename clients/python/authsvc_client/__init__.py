@@ -1,0 +1,44 @@
+"""Thin client of authsvc.
+
+Owns: the public names. `Client` and `AsyncClient` ask the service; `grpc_server` guards gRPC servers,
+`fastapi` FastAPI routes, `httpx` signs requests of our own, `testing` is a fake for tests. Depends on the
+lean base of `authsvc` and uses its `core` and `v1`.
+"""
+
+from authsvc.core.consumption import Descriptor
+from authsvc.core.errors import AuthsvcError, InvalidRequest, Reason, TokenRefused, Unavailable
+from authsvc_client.answers import (
+    AuthorizeAnswer,
+    BearerToken,
+    CheckAnswer,
+    ConsumeAnswer,
+    Consumption,
+    LimitResult,
+)
+from authsvc_client.client import AsyncClient, Client
+from authsvc_client.credentials import AsyncTokens, Tokens
+from authsvc_client.guard import current_token
+from authsvc_client.settings import OnUnavailable, Settings, Tls
+
+__all__ = [
+    "AsyncClient",
+    "AsyncTokens",
+    "AuthorizeAnswer",
+    "AuthsvcError",
+    "BearerToken",
+    "CheckAnswer",
+    "Client",
+    "ConsumeAnswer",
+    "Consumption",
+    "Descriptor",
+    "InvalidRequest",
+    "LimitResult",
+    "OnUnavailable",
+    "Reason",
+    "Settings",
+    "Tls",
+    "TokenRefused",
+    "Tokens",
+    "Unavailable",
+    "current_token",
+]

@@ -1,0 +1,93 @@
+"""A dependency for FastAPI that guards a route and shows in its OpenAPI document.
+
+Owns: the security scheme, and a refusal as an HTTP answer. May import: fastapi (extra `fastapi`), `guard`,
+`client`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from authsvc_client.answers import BearerToken, Consumption
+from authsvc_client.client import AsyncClient
+from authsvc_client.guard import (
+    Asked,
+    RefusalKind,
+    Refused,
+    Require,
+    Verify,
+    admit,
+    bearer_of,
+    set_current_token,
+)
+
+_SCHEME = HTTPBearer(
+    scheme_name="authsvc", bearerFormat="JWT", description="An access token of authsvc.", auto_error=False
+)
+
+_ANSWERS: Mapping[RefusalKind, tuple[int, str | None]] = {
+    # RFC 6750 section 3.1: no error code where there was no credential.
+    RefusalKind.NO_CREDENTIAL: (401, "Bearer"),
+    RefusalKind.INVALID_TOKEN: (401, 'Bearer error="invalid_token"'),
+    RefusalKind.FORBIDDEN: (403, None),
+    RefusalKind.INSUFFICIENT_SCOPE: (403, 'Bearer error="insufficient_scope"'),
+    RefusalKind.LIMITED: (429, None),
+    RefusalKind.UNAVAILABLE: (503, None),
+}
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: {"description": "No valid access token."},
+    403: {"description": "The token's subject may not do this."},
+    429: {"description": "A limit is reached; Retry-After says when to come back."},
+    503: {"description": "Authorization is not available."},
+}
+"""For `responses=` of an application, router or route, so that the document tells of the refusals too."""
+
+
+def requires(
+    client: AsyncClient,
+    permission: str = "",
+    *,
+    resource: str | Callable[[Asked], str] = "",
+    tenant: str | Callable[[Asked], str] = "",
+    audience: tuple[str, ...] = (),
+    context: Callable[[Asked], Mapping[str, Any]] | None = None,
+    consume: Sequence[Consumption] | Callable[[Asked], Iterable[Consumption]] = (),
+    verify: Verify = Verify.REMOTE,
+) -> Callable[..., Awaitable[BearerToken]]:
+    """A dependency that answers the verified token; see `Require` for the parts of the rule.
+
+    `Annotated[BearerToken, Depends(requires(client, "orders:read", resource="orders/{order_id}"))]`.
+    It refuses with 401 and WWW-Authenticate, 403, 429 and Retry-After, or 503.
+    """
+    rule = Require(permission, resource, tenant, audience, context, consume)
+
+    async def authorized(
+        request: Request,
+        _scheme: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)],
+    ) -> BearerToken:
+        metadata = {name: value for name, value in request.headers.items() if name != "authorization"}
+        asked = Asked(request.url.path, request, metadata, request.path_params.__getitem__)
+        try:
+            # Read from the request itself: the scheme's reader takes the first of two headers.
+            credential = bearer_of(request.headers.getlist("authorization"))
+            token = await client.run(admit(client.operations, rule, asked, credential, verify))
+        except Refused as refused:
+            raise _answer(refused) from None
+        set_current_token(token)
+        return token
+
+    return authorized
+
+
+def _answer(refused: Refused) -> HTTPException:
+    status, challenge = _ANSWERS[refused.kind]
+    headers = {"WWW-Authenticate": challenge} if challenge else {}
+    if refused.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(refused.retry_after)))
+    return HTTPException(status, refused.kind.value, headers)

@@ -1,0 +1,44 @@
+"""Operations written once for both worlds.
+
+Owns: the steps that an operation asks its edge to take. May import: the standard library and `methods`.
+An operation is a generator: it yields a step and receives its outcome, so it holds all the logic and no
+I/O; `wire.py` takes the steps by blocking, `aio.py` by awaiting. Time is the edge's: one deadline spans all
+the steps of an operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from authsvc_client.methods import Method
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send one RPC; its outcome is the response, or an error of `authsvc.core.errors`.
+
+    `once` forbids every repetition, that of the gRPC library included.
+    """
+
+    method: Method
+    request: Message
+    bearer: str = field(default="", repr=False)
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait for a flight that may have other passengers; its outcome is the flight's."""
+
+    flight: Future[Any]
+
+
+Step = Send | Wait
+Flow = Generator[Step, Any, T]
