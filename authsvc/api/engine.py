@@ -32,6 +32,7 @@ from authsvc.core.errors import (
     Unavailable,
 )
 from authsvc.core.values import Revision
+from authsvc.telemetry import OpenSpan
 
 if TYPE_CHECKING:
     from authsvc.clock import Clock
@@ -124,7 +125,7 @@ class Surroundings:
     failures: FailedAuthentications
     monotonic: Callable[[], float] = time.monotonic
     allow_sample: float = ALLOW_SAMPLE
-    span: Callable[[str], AbstractContextManager[object]] | None = None
+    span: OpenSpan | None = None
     """Opens a trace span; None where tracing is off."""
 
 
@@ -140,8 +141,10 @@ class Engine:
         span = self._around.span
         if span is None:
             return self._serve(row, call, request, runner)
-        with span(row.name):
-            return self._serve(row, call, request, runner)
+        with span(row.name, call.metadata) as opened:
+            answer = self._serve(row, call, request, runner)
+            opened.set_attribute("rpc.grpc.status_code", 0 if isinstance(answer, bytes) else answer.code)
+            return answer
 
     def stream(
         self, row: Row, call: Call, requests: Iterator[bytes], runner: Runner

@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent import futures
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,6 +23,7 @@ from authsvc.api.calls import Call, Refusal
 from authsvc.api.engine import Engine
 from authsvc.api.method_table import BATCH_BYTES, Kind, Row
 from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
+from authsvc.transport.listening import ListenFault, TlsFiles
 from authsvc.transport.pools import WorkPool
 from authsvc.transport.streams import Stream
 from authsvc.transport.traffic import Traffic
@@ -48,19 +47,6 @@ _STATUS_DETAILS = "grpc-status-details-bin"
 _CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _FOREVER = 10 * 365 * 86_400.0
 """A deadline this far away was not given."""
-
-
-class ListenFault(Exception):
-    """The address cannot be served; one line that says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """PEM files. They are read again at each handshake after they changed; `client_ca` demands a client certificate."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
 
 
 class GrpcioServer:
@@ -311,11 +297,11 @@ def _identities(context: grpc.ServicerContext) -> tuple[str, ...]:
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    last_seen = _changed_at(tls)
+    last_seen = tls.changed_at()
 
     def reload() -> grpc.ServerCertificateConfiguration | None:
         nonlocal last_seen
-        seen = _changed_at(tls)
+        seen = tls.changed_at()
         if seen == last_seen:
             return None
         last_seen = seen
@@ -330,11 +316,6 @@ def _configuration(tls: TlsFiles) -> grpc.ServerCertificateConfiguration:
     pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
     roots = tls.client_ca.read_bytes() if tls.client_ca is not None else None
     return grpc.ssl_server_certificate_configuration((pair,), root_certificates=roots)
-
-
-def _changed_at(tls: TlsFiles) -> tuple[int, ...]:
-    files = (tls.certificate, tls.key, *((tls.client_ca,) if tls.client_ca is not None else ()))
-    return tuple(file.stat().st_mtime_ns for file in files)
 
 
 def _options(*, reuse_port: bool) -> tuple[tuple[str, int], ...]:
