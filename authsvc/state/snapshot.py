@@ -78,4 +78,5 @@ def build(state: RecordState, verify_key: KeyVerifier) -> Snapshot:
 
 def compiled(policy: PolicyRecord) -> CompiledPolicy:
     """The policy in the form that decides."""
-    return compile_policy(parse(policy.text or NO_POLICY))
+    # Whether a policy may grant service roles was settled when it was applied, by the settings of that moment.
+    return compile_policy(parse(policy.text or NO_POLICY, service_roles=True))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -23,6 +24,7 @@ from authsvc.core.errors import InvalidRequest, Unavailable
 BUSY_SECONDS = 0.9
 """How long a statement waits for another process's lock."""
 
+_PAUSE_SECONDS = 0.01
 _READING = "authsvc_reading"
 
 
@@ -85,8 +87,22 @@ def _sqlite(url: URL) -> Engine:
 
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _use_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    # Of several that open a fresh file at once, SQLite refuses the switch without its usual wait.
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _on_begin(connection: Connection) -> None:

@@ -32,12 +32,17 @@ _RECORD_ID_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a record is opened with: `record.url`, the key-encryption key, the issuer, and whether it may change."""
+    """What a record is opened with.
+
+    `url` is `record.url`. An empty `issuer` is unset: the remembered one holds, in an empty record
+    `default_issuer`. A remembered one changes only with `accept_new_issuer`.
+    """
 
     url: str
     kek: Kek
     issuer: str
     accept_new_issuer: bool = False
+    default_issuer: str = ""
 
 
 def open_record(opening: Opening) -> SqlRecord:
@@ -51,12 +56,14 @@ def open_record(opening: Opening) -> SqlRecord:
 def open_engine(engine: Engine, opening: Opening) -> SqlRecord:
     """`open_record` over an engine that exists."""
     try:
+        with dialects.reading(engine) as connection:
+            schema.prepare(connection)
         with dialects.writing(engine) as connection:
             schema.bring_up(connection)
             _make(connection)
             _check_key(connection, opening.kek)
-            _check_issuer(connection, opening)
-        return SqlRecord(engine, opening.kek)
+            issuer = _check_issuer(connection, opening)
+        return SqlRecord(engine, opening.kek, issuer)
     except Unavailable as error:
         engine.dispose()
         if dialects.cannot_open(error):
@@ -77,6 +84,8 @@ def _make(connection: Connection) -> None:
             epoch=1,
             number=0,
             digest=GENESIS,
+            keys_epoch=0,
+            keys_number=0,
             audit_sequence=0,
             audit_hash=GENESIS,
         )
@@ -100,11 +109,13 @@ def _check_key(connection: Connection, kek: Kek) -> None:
         raise InvalidRequest.of("keys.kek", "is not the key-encryption key that this record was made with") from error
 
 
-def _check_issuer(connection: Connection, opening: Opening) -> None:
+def _check_issuer(connection: Connection, opening: Opening) -> str:
     known = secret_rows.setting(connection, _ISSUER)
-    asked = opening.issuer.encode()
+    if known is not None and not opening.issuer:
+        return known.decode()
+    asked = (opening.issuer or opening.default_issuer).encode()
     if known == asked:
-        return
+        return asked.decode()
     if known is not None and not opening.accept_new_issuer:
         raise InvalidRequest.of(
             "issuer",
@@ -112,3 +123,4 @@ def _check_issuer(connection: Connection, opening: Opening) -> None:
             "refused: start once with --accept-new-issuer if that is meant",
         )
     secret_rows.remember(connection, _ISSUER, asked)
+    return asked.decode()

@@ -59,7 +59,9 @@ KEPT_SECONDS = 86_400
 class SqlRecord:
     """`Record` over an engine whose database `opening` has made sure of."""
 
-    def __init__(self, engine: Engine, kek: Kek) -> None:
+    def __init__(self, engine: Engine, kek: Kek, issuer: str) -> None:
+        self.issuer = issuer
+        """The issuer that this record remembers."""
         self._engine = engine
         self._kek = kek
         with dialects.writing(engine) as connection:

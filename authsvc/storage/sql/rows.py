@@ -52,9 +52,9 @@ def move_head(connection: Connection, new: Head) -> None:
 def keys(connection: Connection) -> tuple[tuple[KeyRecord, ...], Order]:
     """All keys by kid, and the revision that last changed one."""
     table = tables.signing_key
-    found = connection.execute(select(table).order_by(table.c.kid)).all()
-    version = max(((row.epoch, row.number) for row in found), default=(0, 0))
-    return tuple(codec.decode_key(row.body) for row in found), version
+    bodies = connection.scalars(select(table.c.body).order_by(table.c.kid))
+    changed = connection.execute(select(tables.head.c.keys_epoch, tables.head.c.keys_number)).one()
+    return tuple(codec.decode_key(body) for body in bodies), (changed.keys_epoch, changed.keys_number)
 
 
 def client(connection: Connection, client_id: str) -> Client | None:
@@ -133,10 +133,11 @@ def write(connection: Connection, edit: Edit, order: Order) -> None:
     """Bring the rows in step with an edit; those of bindings were written when the edit was made."""
     match edit:
         case KeyPut(key):
-            place = {"epoch": order[0], "number": order[1]}
-            _put(connection, tables.signing_key, {"kid": key.kid}, {**place, "body": codec.encode_key(key)})
+            _put(connection, tables.signing_key, {"kid": key.kid}, {"body": codec.encode_key(key)})
+            _keys_changed(connection, order)
         case KeyForgotten(kid):
             connection.execute(delete(tables.signing_key).where(tables.signing_key.c.kid == kid))
+            _keys_changed(connection, order)
         case ClientPut(value):
             _put(connection, tables.client, {"client_id": value.client_id}, {"body": codec.encode_client(value)})
         case ClientDeleted(client_id):
@@ -164,6 +165,10 @@ def revocation(connection: Connection, kind: RevocationKind, digest: bytes) -> R
     table = tables.revocation
     row = connection.execute(select(table).where(table.c.kind == kind.value, table.c.digest == digest)).one_or_none()
     return None if row is None else _mark(row)
+
+
+def _keys_changed(connection: Connection, order: Order) -> None:
+    connection.execute(update(tables.head).values(keys_epoch=order[0], keys_number=order[1]))
 
 
 def _mark(row: Row[Any]) -> RevocationMark:

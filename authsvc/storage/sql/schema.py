@@ -6,6 +6,7 @@ import costs a third of a second of every start.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,12 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _version = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
 
+def prepare(connection: Connection) -> None:
+    """Import what a migration needs, if one is needed, so that the write transaction does not hold others up."""
+    if version(connection) != VERSIONS[-1]:
+        import_module("alembic.command")
+
+
 def bring_up(connection: Connection) -> None:
     """Run the migrations that are missing, in the caller's write transaction: all of them or none.
 
@@ -34,8 +41,12 @@ def bring_up(connection: Connection) -> None:
         raise InvalidRequest.of(
             "record.url", f"names a record of a newer release: its schema is {found}, this one knows {VERSIONS[-1]}"
         )
-    if found != VERSIONS[-1]:
-        _migrate(connection)
+    if found == VERSIONS[-1]:
+        return
+    command, config = import_module("alembic.command"), import_module("alembic.config").Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def version(connection: Connection) -> str | None:
@@ -43,13 +54,3 @@ def version(connection: Connection) -> str | None:
     if not inspect(connection).has_table(_version.name):
         return None
     return connection.scalar(select(_version.c.version_num))
-
-
-def _migrate(connection: Connection) -> None:
-    from alembic import command  # noqa: PLC0415 - see the module's docstring
-    from alembic.config import Config  # noqa: PLC0415
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")

@@ -22,6 +22,8 @@ head = Table(
     Column("epoch", _INTEGER, nullable=False),
     Column("number", _INTEGER, nullable=False),
     Column("digest", _BYTES, nullable=False),
+    Column("keys_epoch", _INTEGER, nullable=False),
+    Column("keys_number", _INTEGER, nullable=False),
     Column("audit_sequence", _INTEGER, nullable=False),
     Column("audit_hash", _BYTES, nullable=False),
 )
@@ -49,8 +51,6 @@ signing_key = Table(
     "signing_key",
     metadata,
     Column("kid", _NAME, primary_key=True),
-    Column("epoch", _INTEGER, nullable=False),
-    Column("number", _INTEGER, nullable=False),
     Column("body", Text, nullable=False),
 )
 

@@ -20,6 +20,8 @@ def upgrade() -> None:
         sa.Column("epoch", _INTEGER, nullable=False),
         sa.Column("number", _INTEGER, nullable=False),
         sa.Column("digest", _BYTES, nullable=False),
+        sa.Column("keys_epoch", _INTEGER, nullable=False),
+        sa.Column("keys_number", _INTEGER, nullable=False),
         sa.Column("audit_sequence", _INTEGER, nullable=False),
         sa.Column("audit_hash", _BYTES, nullable=False),
     )
@@ -41,8 +43,6 @@ def upgrade() -> None:
     op.create_table(
         "signing_key",
         sa.Column("kid", _NAME, primary_key=True),
-        sa.Column("epoch", _INTEGER, nullable=False),
-        sa.Column("number", _INTEGER, nullable=False),
         sa.Column("body", sa.Text, nullable=False),
     )
     op.create_table(
