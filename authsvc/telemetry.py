@@ -95,7 +95,8 @@ class Metrics:
 
         registry = CollectorRegistry()
         registry.register(self)
-        return generate_latest(registry)
+        text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+        return text
 
     def collect(self) -> Iterable[Metric]:
         """For prometheus_client: one family after the other."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf import struct_pb2
 from google.protobuf.duration_pb2 import Duration
@@ -20,7 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from authsvc.core import values
 from authsvc.core.claims import VerifiedToken
 from authsvc.core.errors import FieldViolation, InvalidRequest, Reason
-from authsvc.v1 import types_pb2
+from authsvc.v1 import error_reason_pb2, types_pb2
 
 MAX_BATCH = 10_000
 MAX_NAMES = 256
@@ -39,11 +39,14 @@ resource = lru_cache(_CACHE)(values.resource)
 tenant = lru_cache(_CACHE)(values.tenant)
 
 
+def reason(value: Reason) -> error_reason_pb2.Reason:
+    """The wire's number, which a test compares with ours."""
+    return cast("error_reason_pb2.Reason", int(value))
+
+
 def under(prefix: str, error: InvalidRequest) -> InvalidRequest:
     """The same faults, of a message that is part of another: `subject` becomes `checks[3].subject`."""
-    violations = [
-        FieldViolation(f"{prefix}.{v.field}" if v.field else prefix, v.description) for v in error.violations
-    ]
+    violations = [FieldViolation(f"{prefix}.{v.field}" if v.field else prefix, v.description) for v in error.violations]
     return InvalidRequest(violations, error.reason, metadata=error.metadata)
 
 
@@ -195,4 +198,3 @@ def token_message(verified: VerifiedToken) -> types_pb2.Token:
     message.issue_time.seconds = verified.issue_time
     message.expire_time.seconds = verified.expire_time
     return message
-

@@ -48,7 +48,7 @@ def questions(request: authz_pb2.BatchCheckRequest) -> list[Question]:
 def put_decision(message: authz_pb2.CheckResponse, decision: Decision, *, explain: bool) -> None:
     """Fill an answer; what matched is only for callers that may have it explained."""
     message.decision = types_pb2.DECISION_ALLOW if decision.allowed else types_pb2.DECISION_DENY
-    message.reason = int(decision.reason)  # type: ignore[assignment] - the numbers are equal by test
+    message.reason = convert.reason(decision.reason)
     if explain:
         message.matched_role = decision.role
         message.matched_binding = decision.binding_id
@@ -74,7 +74,7 @@ def authorization(answer: Authorization, decision_id: str) -> authz_pb2.Authoriz
     """The answer of all three; the engine adds the revision."""
     message = authz_pb2.AuthorizeResponse(
         decision=types_pb2.DECISION_ALLOW if answer.allowed else types_pb2.DECISION_DENY,
-        reason=int(answer.reason),  # type: ignore[arg-type] - the numbers are equal by test
+        reason=convert.reason(answer.reason),
         token=None if answer.token is None else convert.token_message(answer.token),
         decision_id=decision_id,
     )

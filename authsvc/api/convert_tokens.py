@@ -57,7 +57,9 @@ def token_request(request: token_pb2.IssueTokenRequest) -> TokenRequest:
 def issued(token: IssuedToken) -> token_pb2.IssueTokenResponse:
     """The answer with the token; the engine adds the revision."""
     message = token_pb2.IssueTokenResponse(
-        access_token=token.access_token, token_type="Bearer", scope=token.scope  # noqa: S106 - the type's name
+        access_token=token.access_token,
+        token_type="Bearer",
+        scope=token.scope,  # noqa: S106 - the type's name
     )
     message.expire_time.seconds = token.expire_time
     return message
@@ -94,7 +96,7 @@ def put_valid(message: token_pb2.VerifyTokenResponse, verified: VerifiedToken) -
 
 def put_refused(message: token_pb2.VerifyTokenResponse, reason: Reason) -> None:
     """Fill the answer for one that did not; only authorized callers see the reason (STANDARDS J17)."""
-    message.reason = int(reason)  # type: ignore[assignment] - the numbers are equal by test
+    message.reason = convert.reason(reason)
 
 
 def revocation(request: token_pb2.RevokeTokenRequest) -> tuple[Target, str]:

@@ -146,9 +146,7 @@ class Engine:
             opened.set_attribute("rpc.grpc.status_code", 0 if isinstance(answer, bytes) else answer.code)
             return answer
 
-    def stream(
-        self, row: Row, call: Call, requests: Iterator[bytes], runner: Runner
-    ) -> Iterator[bytes | Refusal]:
+    def stream(self, row: Row, call: Call, requests: Iterator[bytes], runner: Runner) -> Iterator[bytes | Refusal]:
         """One stream; where it ends by a `Refusal`, that is the last item. A single request is read at once."""
         started = self._around.monotonic()
         context = self._context(row, call, started)
@@ -160,8 +158,7 @@ class Engine:
                 self._renew(row, context, message.min_revision, runner)
             for response in row.handler(message, context):
                 yield response.SerializeToString()
-            if call.cancelled():
-                raise Unavailable("this replica drains", Reason.SHUTTING_DOWN)
+            self._ended_by_itself(call)
             self._finish(row, context, Code.OK, Reason.UNSPECIFIED, started)
         except GeneratorExit:
             raise
@@ -192,12 +189,21 @@ class Engine:
             if row.gives_revision and not response.revision:
                 response.revision = str(context.snapshot.revision)
             answer: bytes = response.SerializeToString()
-            if self._around.monotonic() > context.deadline:
-                raise DeadlineExceeded("the deadline passed")
+            self._in_time(context)
             self._finish(row, context, Code.OK, context.reason, started)
         except BaseException as fault:  # noqa: BLE001 - whatever it is, the caller gets a status (STANDARDS U3, E2)
             return self._refuse(row, context, fault, started)
         return answer
+
+    @staticmethod
+    def _ended_by_itself(call: Call) -> None:
+        if call.cancelled():
+            raise Unavailable("this replica drains", Reason.SHUTTING_DOWN)
+
+    def _in_time(self, context: Context) -> None:
+        """The deadline is looked at again after deciding (STANDARDS E3)."""
+        if self._around.monotonic() > context.deadline:
+            raise DeadlineExceeded("the deadline passed")
 
     def _context(self, row: Row, call: Call, started: float) -> Context:
         deadline = started + row.deadline_s if call.deadline is None else call.deadline
@@ -238,9 +244,7 @@ class Engine:
         )
         context.principal = principal
         if row.permission not in principal.permissions:
-            raise PermissionDenied(
-                f"the caller lacks `{row.permission}`", metadata={"permission": row.permission}
-            )
+            raise PermissionDenied(f"the caller lacks `{row.permission}`", metadata={"permission": row.permission})
 
     def _renew(self, row: Row, context: Context, wanted: str, runner: Runner) -> None:
         """Move the call to a snapshot that holds `wanted`; who waits is counted by principal, else address.

@@ -43,7 +43,7 @@ class Health:
             raise NotFound("this service is not served", Reason.SERVICE_NOT_FOUND)
         return messages.HealthCheckResponse(status=self._status())
 
-    def list(self, _request: Any, _context: Context) -> Any:  # noqa: A003 - the RPC's name
+    def list(self, _request: Any, _context: Context) -> Any:
         """The state of every service."""
         answer = messages.HealthListResponse()
         for name in self._names:

@@ -6,7 +6,6 @@ starlette. It knows no socket; URLs come from configuration, never from the Host
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authsvc.core.errors import AuthsvcError
+from authsvc.telemetry import OPENMETRICS
 
 JWKS_PATH = "/.well-known/jwks.json"
 
@@ -41,39 +41,45 @@ class FaultLog(Protocol):
         """Write it down, without tokens or secrets."""
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedKeys:
-    """A JWKS as JSON, and for how many seconds it may be cached, jitter included."""
+class KeySet(Protocol):
+    """A JWKS as it is published."""
 
-    body: bytes
-    max_age: int
+    @property
+    def text(self) -> str:
+        """JSON, the same for the same keys."""
+
+    @property
+    def etag(self) -> str:
+        """Its entity tag, quoted."""
+
+    @property
+    def max_age(self) -> int:
+        """For how many seconds it may be cached, jitter included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """What the ops listener shows. `faults` names why the replica is not ready, empty where it is."""
+    """What the ops listener shows. `unready` says why the replica wants no traffic, empty while it does."""
 
-    faults: Callable[[], tuple[str, ...]]
+    unready: Callable[[], str]
     metrics: Callable[[], bytes]
-    metrics_type: str
-    version: Mapping[str, str]
+    version: str
 
 
-def public_application(keys: Callable[[], PublishedKeys], log: FaultLog, *, tls: bool) -> ASGIApp:
-    """The application of `http_listen`. `keys` must be quick: it runs on the loop."""
+def public_application(key_set: Callable[[], KeySet], log: FaultLog, *, tls: bool) -> ASGIApp:
+    """The application of `http_listen`. `key_set` must be quick: it runs on the loop."""
 
     async def jwks(request: Request) -> Response:
-        published = keys()
-        tag = f'"{hashlib.sha256(published.body).hexdigest()[:32]}"'
+        published = key_set()
         headers = {
-            "etag": tag,
+            "etag": published.etag,
             "cache-control": f"public, max-age={published.max_age}",
             # Verifiers in browsers fetch keys too, and they are public.
             "access-control-allow-origin": "*",
         }
-        if _matches(request.headers.get("if-none-match", ""), tag):
+        if _matches(request.headers.get("if-none-match", ""), published.etag):
             return Response(status_code=304, headers=headers)
-        return Response(published.body, media_type="application/jwk-set+json", headers=headers)
+        return Response(published.text, media_type="application/jwk-set+json", headers=headers)
 
     return _application([Route(JWKS_PATH, jwks, methods=["GET"])], log, tls=tls)
 
@@ -85,14 +91,14 @@ def ops_application(operations: Operations, log: FaultLog) -> ASGIApp:
         return _text("alive")
 
     async def readyz(_request: Request) -> Response:
-        faults = operations.faults()
-        return _text("; ".join(faults), 503) if faults else _text("ready")
+        why = operations.unready()
+        return _text(why, 503) if why else _text("ready")
 
     async def metrics(_request: Request) -> Response:
-        return Response(operations.metrics(), media_type=operations.metrics_type, headers={"cache-control": "no-store"})
+        return Response(operations.metrics(), media_type=OPENMETRICS, headers={"cache-control": "no-store"})
 
     async def version(_request: Request) -> Response:
-        return Response(json.dumps(dict(operations.version)), media_type="application/json")
+        return Response(json.dumps({"version": operations.version}), media_type="application/json")
 
     routes = [
         Route("/livez", livez, methods=["GET"]),
@@ -161,9 +167,7 @@ def _text(text: str, status: int = 200) -> Response:
     return Response(text + "\n", status, media_type="text/plain", headers={"cache-control": "no-store"})
 
 
-def _problem(
-    status: int, headers: Mapping[str, str] | None = None, *, request_id: str | None = None
-) -> Response:
+def _problem(status: int, headers: Mapping[str, str] | None = None, *, request_id: str | None = None) -> Response:
     """A problem document (RFC 9457) without inner text."""
     body: dict[str, object] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     if request_id is not None:

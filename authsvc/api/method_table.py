@@ -106,7 +106,7 @@ class Service:
     deny: Deny | None = None
 
 
-class TableFault(Exception):
+class TableFault(Exception):  # noqa: N818 - named as what it is
     """The table has a gap; the service does not start."""
 
 

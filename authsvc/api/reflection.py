@@ -26,9 +26,7 @@ class Reflection:
         self._files: dict[str, FileDescriptor] = {}
         for service in served:
             self._add(service.file)
-        self._symbols = {
-            symbol: file.name for file in self._files.values() for symbol in _symbols(file)
-        }
+        self._symbols = {symbol: file.name for file in self._files.values() for symbol in _symbols(file)}
 
     def server_reflection_info(self, requests: Iterator[Any], _context: Context) -> Iterator[Any]:
         """One answer a question, in order; what is not known is an answer with NOT_FOUND."""

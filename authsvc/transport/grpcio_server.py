@@ -75,7 +75,7 @@ class GrpcioServer:
         self._streams: set[Stream] = set()
         self._streams_lock = threading.Lock()
         self._server = grpc.server(
-            self._plain, handlers=(_Handlers(self._behaviours()),), options=_options(reuse_port=reuse_port)
+            self._plain, handlers=[_Handlers(self._behaviours())], options=_options(reuse_port=reuse_port)
         )
 
     def listen(self, address: str, tls: TlsFiles | None = None) -> int:
@@ -118,18 +118,17 @@ class GrpcioServer:
     def _behaviour(self, row: Row) -> grpc.RpcMethodHandler[bytes, bytes]:
         pool = self._streaming if row.kind.is_stream else self._bridge if row.is_async else self._plain
         runner = _Runner(self._loop, pool)
-        serve = functools.partial(self._stream if row.kind.is_stream else self._unary, row, pool, runner)
+        # Any, because grpcio looks for an attribute that no type of a function has.
+        serve: Any = functools.partial(self._stream if row.kind.is_stream else self._unary, row, pool, runner)
         if pool is not self._plain:
-            serve.experimental_thread_pool = pool  # type: ignore[attr-defined] - grpcio looks for it there
+            serve.experimental_thread_pool = pool
         if row.kind is Kind.BIDI:
             return grpc.stream_stream_rpc_method_handler(serve)
         if row.kind is Kind.SERVER_STREAM:
             return grpc.unary_stream_rpc_method_handler(serve)
         return grpc.unary_unary_rpc_method_handler(serve)
 
-    def _unary(
-        self, row: Row, pool: WorkPool, runner: _Runner, request: bytes, context: grpc.ServicerContext
-    ) -> bytes:
+    def _unary(self, row: Row, pool: WorkPool, runner: _Runner, request: bytes, context: grpc.ServicerContext) -> bytes:
         counted = self._traffic.enter()
         try:
             answer = self._answer(row, pool, runner, request, context, counted=counted)
@@ -197,7 +196,7 @@ class GrpcioServer:
         yield from ()
 
 
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg] - generic for type checkers only
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic for type checkers only
     """Finds the behaviour of a method; what has no row gets the answer of an unknown one."""
 
     def __init__(self, behaviours: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]) -> None:
@@ -249,7 +248,7 @@ def _refuse(context: grpc.ServicerContext, refused: Refusal) -> bytes:
 def _call(method: str, context: grpc.ServicerContext, stream: Stream | None = None) -> Call:
     metadata: dict[str, str | bytes] = {}
     authorization: tuple[str, ...] = ()
-    for key, value in context.invocation_metadata() or ():
+    for key, value in context.invocation_metadata():
         if key == "authorization":
             authorization = (*authorization, value if isinstance(value, str) else "")
         else:
@@ -261,7 +260,7 @@ def _call(method: str, context: grpc.ServicerContext, stream: Stream | None = No
         peer_identities=_identities(context),
         authorization=authorization,
         metadata=metadata,
-        deadline=None if remaining is None or remaining > _FOREVER else time.monotonic() + remaining,
+        deadline=None if remaining > _FOREVER else time.monotonic() + remaining,
         cancelled=stream.ended if stream is not None else lambda: not context.is_active(),
         on_end=stream.on_end if stream is not None else functools.partial(_on_end, context),
     )
@@ -288,7 +287,8 @@ def _identities(context: grpc.ServicerContext) -> tuple[str, ...]:
 
     URI and DNS names come apart here: a DNS name that is written like a SPIFFE id stays a DNS name.
     """
-    auth = context.auth_context()
+    # The stubs say bytes; it is lists of bytes.
+    auth: Mapping[str, Any] = context.auth_context()
     if auth.get("transport_security_type") != [b"ssl"]:
         return ()
     uris = (value.decode("utf-8", "replace") for value in auth.get("peer_uri", ()))
@@ -308,14 +308,16 @@ def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
         return _configuration(tls)
 
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(tls), reload, require_client_authentication=tls.client_ca is not None
+        _configuration(tls),
+        reload,  # type: ignore[arg-type]  # None is "unchanged", which the stubs do not know
+        require_client_authentication=tls.client_ca is not None,
     )
 
 
 def _configuration(tls: TlsFiles) -> grpc.ServerCertificateConfiguration:
     pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
     roots = tls.client_ca.read_bytes() if tls.client_ca is not None else None
-    return grpc.ssl_server_certificate_configuration((pair,), root_certificates=roots)
+    return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
 
 
 def _options(*, reuse_port: bool) -> tuple[tuple[str, int], ...]:

@@ -1,7 +1,7 @@
 """HTTP by uvicorn, in the process and loop of everything else.
 
-Owns: the socket, TLS, and start and stop of one HTTP listener. May import: uvicorn. Signals are the process's, not
-uvicorn's; it writes no log of its own.
+Owns: the sockets, TLS, start and stop of the HTTP listeners. May import: `api`, uvicorn. Signals are the process's,
+not uvicorn's; it writes no log of its own.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from authsvc.api.http import FaultLog, KeySet, Operations, ops_application, public_application
 from authsvc.transport.listening import ListenFault, TlsFiles, host_and_port
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class HttpServer:
     def __init__(self, application: ASGIApp, address: str, tls: TlsFiles | None = None) -> None:
         self._address = address
         self._config = uvicorn.Config(
-            application,  # type: ignore[arg-type] - uvicorn's own spelling of ASGI is narrower than Starlette's
+            application,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -83,6 +84,44 @@ class HttpServer:
         except OSError as fault:
             why = os.strerror(fault.errno) if fault.errno and fault.errno > 0 else "not an address of this machine"
             raise ListenFault(f"cannot listen on {self._address}: {why}") from fault
+
+
+class HttpServers:
+    """The two HTTP listeners of a replica: keys for verifiers, metrics and probes for operators."""
+
+    def __init__(
+        self,
+        *,
+        key_set: Callable[[], KeySet],
+        metrics: Callable[[], bytes],
+        ready: Callable[[], str],
+        version: str,
+        log: FaultLog,
+    ) -> None:
+        """`ready` says why this replica wants no traffic, empty while it does."""
+        self._key_set = key_set
+        self._operations = Operations(ready, metrics, version)
+        self._log = log
+        self._servers: list[HttpServer] = []
+
+    async def listen(self, http: str, ops: str, tls: TlsFiles | None) -> tuple[str, str]:
+        """Serve both, `ops` always in plain HTTP; gives their addresses with the ports. Raises ListenFault."""
+        public = public_application(self._key_set, self._log, tls=tls is not None)
+        listeners = (
+            (http, HttpServer(public, http, tls)),
+            (ops, HttpServer(ops_application(self._operations, self._log), ops)),
+        )
+        addresses = []
+        for address, server in listeners:
+            port = await server.start()
+            self._servers.append(server)
+            addresses.append(f"{address.rpartition(':')[0]}:{port}")
+        return addresses[0], addresses[1]
+
+    async def close(self, grace: float = 2.0) -> None:
+        """Close both; what is in flight has `grace` seconds."""
+        await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        self._servers.clear()
 
 
 class _Server(uvicorn.Server):

@@ -1,8 +1,8 @@
 """Threads for rows.
 
-Owns: `WorkPool`. May import: the standard library, `core.errors`. More threads than a few only cost (1 / 4 / 8 / 64 threads served
-4.5k / 7.0k / 6.7k / 5.0k calls/s), but a thread that waits for a revision must not hold up the others: it says so
-by `blocking`, and a spare one works meanwhile.
+Owns: `WorkPool`. May import: the standard library, `core.errors`. More threads than a few only cost (1 / 4 / 8 / 64
+served 4.5k / 7.0k / 6.7k / 5.0k calls/s), but a thread that waits for a revision must not hold up the others: it says
+so by `blocking`, and a spare one works meanwhile.
 """
 
 from __future__ import annotations
