@@ -213,9 +213,7 @@ class BindingIndex:
         """A subject's own bindings, each with its id."""
         held = self._subjects.get(subject, ())
         for kind, resource, expire_time in _all(held):
-            yield make_binding(
-                subject, kind.role, kind.tenant, resource, expire_time, kind.condition, kind.source
-            )
+            yield make_binding(subject, kind.role, kind.tenant, resource, expire_time, kind.condition, kind.source)
 
     def subjects(self) -> Iterator[str]:
         """Every subject that holds a binding."""
@@ -269,9 +267,7 @@ def _large(entries: Iterable[Entry]) -> _Large:
             by_resource = exact.setdefault(tenant, {})
             by_resource[entry[1]] = (*by_resource.get(entry[1], ()), entry)
             _check_room(len(by_resource[entry[1]]))
-    return Map(
-        {t: _Tenant(Map(walked.get(t, {})), Map(exact.get(t, {}))) for t in walked.keys() | exact.keys()}
-    )
+    return Map({t: _Tenant(Map(walked.get(t, {})), Map(exact.get(t, {}))) for t in walked.keys() | exact.keys()})
 
 
 def _with(held: _Large, entry: Entry) -> _Large:
@@ -294,9 +290,7 @@ def _without(held: _Large, entry: Entry) -> _Large:
         part = _Tenant(part.walked.delete(entry), part.exact)
     else:
         bucket = tuple(e for e in part.exact[resource] if e != entry)
-        part = _Tenant(
-            part.walked, part.exact.set(resource, bucket) if bucket else part.exact.delete(resource)
-        )
+        part = _Tenant(part.walked, part.exact.set(resource, bucket) if bucket else part.exact.delete(resource))
     return held.set(kind.tenant, part) if part.walked or part.exact else held.delete(kind.tenant)
 
 

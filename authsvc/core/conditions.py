@@ -16,21 +16,21 @@ MAX_BYTES = 4096
 VARIABLES = frozenset({"subject", "groups", "resource", "tenant", "scope", "context"})
 
 
-class ConditionFailed(Exception):  # noqa: N818 -- an outcome that the decision handles, not an error of ours
+class ConditionFailed(Exception):
     """The condition did not come to a bool."""
 
 
 class Condition(Protocol):
     """A compiled condition."""
 
-    def holds(self, variables: Mapping[str, object]) -> bool:
+    def holds(self, variables: Mapping[str, object], /) -> bool:
         """Whether it is true of `VARIABLES`. Raises ConditionFailed."""
 
 
 class _Broken:
     """Stands for a text that does not compile: it always fails."""
 
-    def holds(self, variables: Mapping[str, object]) -> bool:
+    def holds(self, _: Mapping[str, object]) -> bool:
         raise ConditionFailed("the condition does not compile")
 
 

@@ -89,7 +89,7 @@ def _within_segments(pattern: str) -> Matcher:
 class _Automaton:
     """The general form: every place of the pattern is a bit, and all places are walked at once."""
 
-    __slots__ = ("_accept", "_cross", "_literal", "_start", "_stars", "_stay")
+    __slots__ = ("_accept", "_cross", "_literal", "_start", "_stay")
 
     def __init__(self, literals: list[str], stars: list[str]) -> None:
         self._literal: dict[str, int] = {}
@@ -104,12 +104,11 @@ class _Automaton:
                 self._cross |= bit if stars[index] == MANY else 0
                 bit <<= 1
         self._accept = bit
-        self._stars = self._stay
         self._start = self._skip(1)
 
     def _skip(self, places: int) -> int:
         """A star may be empty; no two stars are neighbours, so one step is enough."""
-        return places | (places & self._stars) << 1
+        return places | (places & self._stay) << 1
 
     def matches(self, text: str) -> bool:
         """Whether the whole text matches."""

@@ -6,13 +6,13 @@ of policy, bindings, question and `now`; there is no cache of decisions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from authsvc.core import values
-from authsvc.core.bindings import Binding, BindingIndex, Entry, Kind, binding_id
-from authsvc.core.conditions import ConditionFailed, check_condition
+from authsvc.core.bindings import Binding, BindingIndex, Entry, binding_id
+from authsvc.core.conditions import Condition, ConditionFailed, check_condition
 from authsvc.core.errors import FieldViolation, InvalidRequest, Reason
 from authsvc.core.limits import LimitRules
 from authsvc.core.patterns import is_pattern, resource_matcher
@@ -96,6 +96,8 @@ class Decision:
         return binding_id(self.holder, kind.role, kind.tenant, resource, expire_time, kind.condition)
 
 
+_NO_GROUPS: frozenset[str] = frozenset()
+
 _INVALID = Decision(allowed=False, reason=Reason.QUESTION_INVALID)
 _UNDECLARED = Decision(allowed=False, reason=Reason.PERMISSION_UNDECLARED)
 _TENANT = Decision(allowed=False, reason=Reason.TENANT_MISMATCH)
@@ -124,7 +126,8 @@ def compile_policy(document: PolicyDocument) -> CompiledPolicy:
 
 def check_binding(policy: CompiledPolicy, binding: Binding) -> None:
     """Whether a grant is well formed under this policy. Raises InvalidRequest naming each fault; an unknown role
-    alone has the reason ROLE_UNKNOWN."""
+    alone has the reason ROLE_UNKNOWN.
+    """
     faults: list[FieldViolation] = []
     checks = (
         (values.subject, "subject", binding.subject),
@@ -163,17 +166,17 @@ def decide(policy: CompiledPolicy, bindings: BindingIndex, question: Question, *
     if question.scope is not None and not is_service and not _covers(policy, question):
         return _SCOPE
     asked = _Asked(policy, question, now)
-    holders = (question.subject,) if is_service else asked.holders()
     allowed: tuple[str, Entry] | None = None
     tenant, resource = question.tenant, question.resource
-    for holder in holders:
+    # The service's own permissions are held by the subject itself, never by its groups.
+    for holder in (question.subject, *(() if is_service else asked.groups)):
         for entry in bindings.candidates(holder, tenant, resource):
             effect = effects.get(entry[0].role)
             if effect is None or (effect is Effect.ALLOW and allowed is not None):
                 continue
             if asked.matches(entry, effect):
                 if effect is Effect.DENY:
-                    return Decision(False, Reason.DENIED_BY_ROLE, holder, entry)
+                    return Decision(allowed=False, reason=Reason.DENIED_BY_ROLE, holder=holder, entry=entry)
                 allowed = (holder, entry)
     return _NO_BINDING if allowed is None else Decision(True, Reason.ALLOWED, *allowed)
 
@@ -218,77 +221,67 @@ def service_permissions(
 class _Asked:
     """One question while it is decided: its holders and the outcome of each condition, found once."""
 
-    __slots__ = ("_groups", "_now", "_outcomes", "_policy", "_question", "_variables")
+    __slots__ = ("_outcomes", "_question", "_variables", "groups", "now")
 
     def __init__(self, policy: CompiledPolicy, question: Question, now: int) -> None:
-        self._policy = policy
+        self.now = now
+        self.groups = _groups(policy, question)
         self._question = question
-        self._now = now
-        self._groups: frozenset[str] | None = None
         self._variables: dict[str, object] | None = None
-        self._outcomes: dict[str, bool | None] | None = None
-
-    def holders(self) -> Iterable[str]:
-        """The subject and every group that holds it."""
-        groups = self.groups()
-        return (self._question.subject, *groups) if groups else (self._question.subject,)
-
-    def groups(self) -> frozenset[str]:
-        """Every group that holds the subject, by the policy and by the question's word."""
-        if self._groups is None:
-            question, of = self._question, self._policy.groups_of
-            groups = of.get(question.subject, frozenset())
-            for name in question.groups:
-                group = name if name.startswith(GROUP) else GROUP + name
-                groups |= of.get(group, frozenset()) | {group}
-            self._groups = groups
-        return self._groups
+        self._outcomes: dict[str, bool | None] = {}
 
     def matches(self, entry: Entry, effect: Effect) -> bool:
         """Whether a binding with this effect counts: tenant, expiry, resource, then condition."""
         kind, resource, expire_time = entry
         if kind.tenant and kind.tenant != self._question.tenant:
             return False
-        if expire_time is not None and expire_time <= self._now:
+        if expire_time is not None and expire_time <= self.now:
             return False
         if resource and not _resource_matches(resource, self._question.resource):
             return False
         if kind.program is None:
             return True
-        outcome = self._outcome(kind)
+        if kind.condition not in self._outcomes:
+            self._outcomes[kind.condition] = self._outcome(kind.program)
+        outcome = self._outcomes[kind.condition]
         # A condition that fails gives nothing, and its denies apply (STANDARDS P5).
         return effect is Effect.DENY if outcome is None else outcome
 
-    def _outcome(self, kind: Kind) -> bool | None:
+    def _outcome(self, program: Condition) -> bool | None:
         """What the condition comes to, None where it fails."""
-        if self._outcomes is None:
-            self._outcomes = {}
-            self._variables = self._environment()
-        elif kind.condition in self._outcomes:
-            return self._outcomes[kind.condition]
-        outcome: bool | None
+        if self._variables is None:
+            self._variables = _variables(self._question, self.groups)
         try:
-            outcome = kind.program.holds(self._variables)
+            return program.holds(self._variables)
         except ConditionFailed:
-            outcome = None
-        self._outcomes[kind.condition] = outcome
-        return outcome
+            return None
 
-    def _environment(self) -> dict[str, object]:
-        question = self._question
-        context: dict[str, Any] = dict(question.context)
-        if question.token is not None:
-            context["token"] = question.token
-        if question.request is not None:
-            context["request"] = question.request
-        return {
-            "subject": question.subject,
-            "groups": sorted(group.removeprefix(GROUP) for group in self.groups()),
-            "resource": question.resource,
-            "tenant": question.tenant,
-            "scope": sorted(question.scope or ()),
-            "context": context,
-        }
+
+def _groups(policy: CompiledPolicy, question: Question) -> frozenset[str]:
+    """Every group that holds the subject, by the policy and by the question's word."""
+    of = policy.groups_of
+    groups = of.get(question.subject, _NO_GROUPS)
+    for name in question.groups:
+        group = name if name.startswith(GROUP) else GROUP + name
+        groups |= of.get(group, _NO_GROUPS) | {group}
+    return groups
+
+
+def _variables(question: Question, groups: frozenset[str]) -> dict[str, object]:
+    """What a condition sees."""
+    context: dict[str, Any] = dict(question.context)
+    if question.token is not None:
+        context["token"] = dict(question.token)
+    if question.request is not None:
+        context["request"] = dict(question.request)
+    return {
+        "subject": question.subject,
+        "groups": sorted(group.removeprefix(GROUP) for group in groups),
+        "resource": question.resource,
+        "tenant": question.tenant,
+        "scope": sorted(question.scope or ()),
+        "context": context,
+    }
 
 
 def _is_well_formed(question: Question, *, declared: bool) -> bool:

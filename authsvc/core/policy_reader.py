@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 Validator = Callable[[str, str], str]
 """A text and its path to the text, or InvalidRequest."""
 
-_RFC3339 = re.compile(
-    r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:[Zz]|[+-]\d{2}:\d{2})\Z", re.ASCII
-)
+_RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:[Zz]|[+-]\d{2}:\d{2})\Z", re.ASCII)
 
 
 class Reader:
@@ -81,9 +79,7 @@ class Reader:
 
     def texts(self, value: Plain, path: str, validate: Validator) -> tuple[str, ...]:
         """A list of texts; one at fault stands as empty, so that places keep their index."""
-        return tuple(
-            self.text(inner, at, validate, required=True) for at, inner in self.items(value, path)
-        )
+        return tuple(self.text(inner, at, validate, required=True) for at, inner in self.items(value, path))
 
     def time(self, value: Plain, path: str) -> int | None:
         """A time as RFC 3339 text, in unix seconds rounded down; unset as None."""

@@ -1,7 +1,7 @@
 """Reading a policy's YAML into plain values, strictly.
 
 Owns: which YAML is taken. May import: the standard library, PyYAML and `core.errors`. JSON is taken as it is
-YAML. Scalars follow YAML 1.2's core schema: `no` and `2099-01-01` are texts. Every fault carries the path of its member.
+YAML. Scalars follow YAML 1.2's core schema: `no` and `2099-01-01` are texts. Every fault carries its member's path.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import yaml
 
@@ -31,7 +32,7 @@ _WORDS: dict[str, bool | None] = {
 }
 
 
-class _Stop(Exception):  # noqa: N818 -- not an error: what was read so far cannot be read on
+class _Stop(Exception):
     """Nothing after this can be read."""
 
 
@@ -47,17 +48,15 @@ def load_yaml(text: str) -> tuple[Plain, list[FieldViolation]]:
 
     Raises InvalidRequest (POLICY_INVALID) where nothing can be read: too long, not YAML, an alias, a tag, too deep.
     """
+    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise InvalidRequest.of("", f"is longer than {MAX_BYTES} bytes", Reason.POLICY_INVALID)
     try:
-        if len(text) > MAX_BYTES or len(text.encode()) > MAX_BYTES:
-            raise _Stop(f"is longer than {MAX_BYTES} bytes")
         builder = _Builder(iter(yaml.parse(text, Loader=yaml.CSafeLoader)))
         return builder.document(), builder.faults
     except UnicodeEncodeError:
         fault = "is not Unicode text"
     except yaml.MarkedYAMLError as error:
-        where = error.problem_mark
-        place = f"line {where.line + 1}, column {where.column + 1}" if where else "somewhere"
-        fault = f"is not YAML: {place}: {error.problem}"
+        fault = f"is not YAML: {_line(error.problem_mark)}: {error.problem}"
     except yaml.YAMLError:
         fault = "is not YAML: it holds a character that YAML does not take"
     except _Stop as stop:
@@ -83,10 +82,7 @@ class _Builder:
         return value
 
     def _value(self, event: yaml.Event, path: str, depth: int) -> Plain:
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise _Stop(f"line {event.start_mark.line + 1}: anchors and aliases are not taken")
-        if event.tag is not None:
-            raise _Stop(f"line {event.start_mark.line + 1}: tags are not taken")
+        _refuse_marks(event)
         if isinstance(event, yaml.ScalarEvent):
             return _scalar(event.value) if event.implicit[0] else event.value
         if depth > MAX_DEPTH:
@@ -104,13 +100,26 @@ class _Builder:
     def _mapping(self, path: str, depth: int) -> Plain:
         values: dict[str, Plain] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
-            if not isinstance(event, yaml.ScalarEvent) or event.anchor is not None or event.tag is not None:
-                raise _Stop(f"line {event.start_mark.line + 1}: a member's name is not a plain text")
+            _refuse_marks(event)
+            if not isinstance(event, yaml.ScalarEvent):
+                raise _Stop(f"{_line(event.start_mark)}: a member's name is not a text")
             name = event.value
             if name in values:
                 self.faults.append(FieldViolation(member(path, name), "is given twice"))
             values[name] = self._value(next(self._events), member(path, name), depth + 1)
         return values
+
+
+def _refuse_marks(event: yaml.Event) -> None:
+    if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
+        raise _Stop(f"{_line(event.start_mark)}: anchors and aliases are not taken")
+    if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+        raise _Stop(f"{_line(event.start_mark)}: tags are not taken")
+
+
+def _line(mark: Any) -> str:
+    """Where a mark is; PyYAML gives every event and every fault of a text one."""
+    return f"line {mark.line + 1}, column {mark.column + 1}"
 
 
 def _scalar(text: str) -> Plain:

@@ -26,13 +26,13 @@ _CAPTURE = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}")
 _METHOD = re.compile(r"[A-Z]{1,32}\Z")
 
 
-class RouteRefused(Exception):  # noqa: N818 -- the question is refused; it is an answer, not an error of ours
+class RouteRefused(Exception):
     """The request's path cannot be read safely; `str()` says why, without the path."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLine:
-    """What a route looks at: `path` as Envoy gives it, raw and with its query; `destination` Envoy's word for the peer."""
+    """What a route looks at: `path` raw and with its query, as Envoy gives it; `destination` is Envoy's word."""
 
     method: str
     path: str

@@ -76,8 +76,8 @@ class Expression:
 def compile_expression(text: str, variables: Collection[str]) -> Expression:
     """Compile a condition over these variables.
 
-    Raises CelSyntaxError for what is no CEL, an unknown variable or function, an expression too deep or costlier than the
-    budget, and one that can never be a bool.
+    Raises CelSyntaxError for what is no CEL, an unknown variable or function, an expression too deep or costlier
+    than the budget, and one that can never be a bool.
     """
     node = parse(text)
     if _never_bool(node):

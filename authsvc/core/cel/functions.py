@@ -35,7 +35,9 @@ MAX_PATTERN_SIZE = 1_000
 
 _INT = re.compile(r"[-+]?[0-9]{1,20}\Z")
 _UINT = re.compile(r"[0-9]{1,20}\Z")
-_DOUBLE = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?\Z|[-+]?(?:inf|nan)\Z", re.I)
+_DOUBLE = re.compile(
+    r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?\Z|[-+]?(?:inf|nan)\Z", re.IGNORECASE
+)
 _RFC3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(?:([Zz])|([+-])(\d{2}):(\d{2}))\Z", re.ASCII
 )

@@ -9,7 +9,8 @@ from enum import Enum, auto
 from authsvc.core.cel.numbers import INT_MAX, UINT_MAX, Uint
 
 RESERVED = frozenset(
-    "as break const continue else for function if import let loop package namespace return var void while".split()
+    {"as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop"}
+    | {"package", "namespace", "return", "var", "void", "while"}
 )
 WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 

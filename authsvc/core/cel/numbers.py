@@ -36,7 +36,7 @@ class EvaluationError(Exception):
     """A value that cannot be computed; `&&` and `||` may absorb it."""
 
 
-class BudgetSpent(Exception):  # noqa: N818 -- nothing absorbs it: it ends the evaluation
+class BudgetSpent(Exception):
     """The expression took more steps than it may."""
 
 

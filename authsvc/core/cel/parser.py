@@ -209,4 +209,3 @@ class _Parser:
                 self._expect("}")
                 break
         return tuple(entries)
-
