@@ -1,0 +1,1 @@
+"""Helpers of the tests: real small things, never replacements of our own code."""
