@@ -21,7 +21,7 @@ from typing import Any, Literal, NewType
 
 from authsvc.core.durations import parse_duration
 from authsvc.core.errors import FieldViolation, InvalidRequest
-from authsvc.core.jose import Algorithm
+from authsvc.core.jose import SIGNING, Algorithm
 from authsvc.core.keys import KeySchedule
 from authsvc.core.rates import parse_rate
 
@@ -228,7 +228,7 @@ def load(text: str, environment: Mapping[str, str], flags: Mapping[str, str] | N
         raise InvalidRequest.of("authsvc.toml", f"is not TOML: {error}") from None
     for path, value in {**_from_environment(environment), **(flags or {})}.items():
         _put(tree, path.split("."), value, faults)
-    config = _section(Config, tree, "", faults)
+    config: Config = _section(Config, tree, "", faults)
     if not faults:
         _judge(config, faults)
     if faults:
@@ -274,7 +274,7 @@ def _section(kind: type[Any], tree: Mapping[str, Any], path: str, faults: list[F
     return kind(**values)
 
 
-def _value(kind: Any, raw: Any, path: str, faults: list[FieldViolation]) -> Any:  # noqa: PLR0911 one return a type
+def _value(kind: Any, raw: Any, path: str, faults: list[FieldViolation]) -> Any:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         kind = next(part for part in typing.get_args(kind) if part is not type(None))
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
@@ -364,7 +364,7 @@ def _judge(config: Config, faults: list[FieldViolation]) -> None:
         fault("issuer", "is not an http or https URL")
     if config.record.url and not config.record.url.startswith("sqlite:///"):
         fault("record.url", "is not of the form sqlite:///PATH, the only record of this release")
-    if config.keys.algorithm not in Algorithm.signing():
+    if config.keys.algorithm not in SIGNING:
         fault("keys.algorithm", f"`{config.keys.algorithm}` does not sign here; it takes ES256, EdDSA or RS256")
     if not 0 < config.tokens.ttl <= config.tokens.max_ttl:
         fault("tokens.ttl", "is not between 1s and tokens.max_ttl")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from authsvc.core.errors import Reason, TokenRefused
 from authsvc.core.policy import Decision, Question, decide
+from authsvc.core.roles_builtin import NAME_GROUPS
 
 if TYPE_CHECKING:
     from authsvc.core.claims import VerifiedToken
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from authsvc.usecases.limits import Limits, Wanted
     from authsvc.usecases.principals import Principal
     from authsvc.usecases.tokens import Tokens
-
-NAME_GROUPS = "authsvc.authz:name_groups"
-EXPLAIN = "authsvc.authz:explain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +93,7 @@ class Authorizer:
         self._tokens = tokens
         self._limits = limits
 
-    def decide(
-        self, snapshot: Snapshot, principal: Principal, ask: Ask, *, now: int
-    ) -> Authorization:
+    def decide(self, snapshot: Snapshot, principal: Principal, ask: Ask, *, now: int) -> Authorization:
         """Verify and check, without limits; raises PermissionDenied outside the caller's bounds."""
         audience = principal.audiences(ask.audience)
         principal.require_tenant(ask.tenant)

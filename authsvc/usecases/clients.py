@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from authsvc.core import values
-from authsvc.core.bindings import Binding, BindingSource, binding_id
-from authsvc.core.client_secrets import keyed_hash
+from authsvc.core.bindings import make_binding
+from authsvc.core.client_secrets import MAX_LIVE_SECRETS, keyed_hash
 from authsvc.core.clients import Client, ClientSecret
 from authsvc.core.errors import Conflict, FieldViolation, InvalidRequest, PermissionDenied, Reason
 from authsvc.core.roles_builtin import ADMIN, BUILTIN_ROLES, CALLER, PROXY
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_OVERLAP = 86_400
 MAX_OVERLAP = 30 * 86_400
-_MAX_LIVE = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,20 +41,6 @@ class NewSecret:
 
     def __repr__(self) -> str:
         return f"NewSecret(secret_id={self.secret_id!r})"
-
-
-def grant_of(subject: str, role: str, *, tenant: str = "") -> Binding:
-    """An unconditional grant."""
-    return Binding(
-        binding_id=binding_id(subject, role, tenant, "", None, ""),
-        subject=subject,
-        role=role,
-        tenant=tenant,
-        resource="",
-        expire_time=None,
-        condition="",
-        source=BindingSource.GRANT,
-    )
 
 
 def check_service_roles(roles: Sequence[str], field: str) -> None:
@@ -111,7 +96,7 @@ class Clients:
             principal.require_tenant(tenant)
         secret = self._new_secret()
         client, kept = self._with_secret(wanted, secret, now)
-        grants = [grant_of(client.subject, role) for role in roles]
+        grants = [make_binding(client.subject, role) for role in roles]
         act = Act(
             "authsvc.clients:create",
             principal.subject,
@@ -138,7 +123,7 @@ class Clients:
 
         def change(client: Client) -> Client:
             live = [s for s in client.secrets if s.live(now)]
-            if len(live) >= _MAX_LIVE and overlap > 0:
+            if len(live) >= MAX_LIVE_SECRETS and overlap > 0:
                 raise Conflict(
                     "two secrets are live already; wait until one expires, or rotate with overlap 0s",
                     Reason.SECRETS_EXHAUSTED,
@@ -184,14 +169,14 @@ class Clients:
         client, kept = self._with_secret(wanted, secret, now)
         act = Act("authsvc.clients:bootstrap", "service:authsvc", now, subject=client.subject)
         try:
-            return record.create_client(client, [grant_of(client.subject, ADMIN)], act.draft()).client
+            return record.create_client(client, [make_binding(client.subject, ADMIN)], act.draft()).client
         except Conflict:
             pass
 
         def change(found: Client) -> Client:
             if any(s.keyed_hash == kept.keyed_hash and s.live(now) for s in found.secrets):
                 return found
-            live = [s for s in found.secrets if s.live(now)][-(_MAX_LIVE - 1) :]
+            live = [s for s in found.secrets if s.live(now)][-(MAX_LIVE_SECRETS - 1) :]
             return dataclasses.replace(found, secrets=(*live, kept))
 
         return record.change_client(client_id, change, act.draft()).client
@@ -202,9 +187,7 @@ class Clients:
         return dataclasses.replace(wanted, audience=audience, create_time=now, secrets=(kept,)), kept
 
     def _keep(self, client_id: str, secret: str, now: int) -> ClientSecret:
-        return ClientSecret(
-            self._random_id(), keyed_hash(self._secret_hash_key, client_id, secret), create_time=now
-        )
+        return ClientSecret(self._random_id(), keyed_hash(self._secret_hash_key, client_id, secret), create_time=now)
 
 
 def granted_roles(record: Record, client_id: str) -> tuple[str, ...]:

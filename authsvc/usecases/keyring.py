@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 from authsvc.core import claims, jose
 from authsvc.core.envelopes import PRIVATE_KEY, open_envelope
 from authsvc.core.errors import Reason, Unavailable
-from authsvc.core.keys import KeyRecord, KeyState
+from authsvc.core.keys import PUBLISHED, KeyRecord, KeyState
 
 if TYPE_CHECKING:
     from authsvc.core.envelopes import Kek
     from authsvc.state.snapshot import Snapshot
-
-_VERIFYING = frozenset({KeyState.PENDING, KeyState.ACTIVE, KeyState.RETIRING})
 
 
 class Keyring:
@@ -63,7 +61,7 @@ def _own_issuer(issuer: str, keys: Mapping[str, KeyRecord]) -> claims.Issuer:
     published = {
         kid: jose.VerificationKey.from_jwk(record.public_jwk, minimum_rsa_bits=jose.OWN_RSA_BITS)
         for kid, record in keys.items()
-        if record.state in _VERIFYING
+        if record.state in PUBLISHED
     }
     return claims.Issuer(
         issuer=issuer,

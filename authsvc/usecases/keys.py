@@ -16,7 +16,7 @@ from authsvc.core import keys as key_rules
 from authsvc.core.envelopes import PRIVATE_KEY, seal
 from authsvc.core.errors import InvalidRequest, NotFound, Reason
 from authsvc.core.jose import Algorithm, PrivateKey
-from authsvc.core.keys import KeyRecord, KeySchedule, KeyState
+from authsvc.core.keys import SERVICE_ACTOR, KeyRecord, KeySchedule, KeyState
 from authsvc.ports.record import KeyChange, KeyWrite, Order, Revocation, RevocationKind
 from authsvc.usecases.writes import Act, Writer
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from authsvc.core.envelopes import Kek
     from authsvc.core.values import Revision
     from authsvc.state.snapshot import Snapshot
-
-SERVICE = "service:authsvc"
-"""The actor of what the service does by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +50,7 @@ class Revoked:
 class KeyFactory:
     """Makes sealed, authenticated key records."""
 
-    def __init__(
-        self, kek: Kek, mac_key: bytes, schedule: KeySchedule, nonce: Callable[[], bytes]
-    ) -> None:
+    def __init__(self, kek: Kek, mac_key: bytes, schedule: KeySchedule, nonce: Callable[[], bytes]) -> None:
         self._kek = kek
         self._mac_key = mac_key
         self.schedule = schedule
@@ -101,13 +96,13 @@ class Keys:
 
     def ensure(self, *, now: int) -> KeyWrite:
         """Make the first active key and its standby in a record that has none; blocks. Safe to race."""
-        first = self._factory.make(self._algorithm, now=now, actor=SERVICE, lead=False)
-        standby = self._factory.make(self._algorithm, now=now, actor=SERVICE)
+        first = self._factory.make(self._algorithm, now=now, actor=SERVICE_ACTOR, lead=False)
+        standby = self._factory.make(self._algorithm, now=now, actor=SERVICE_ACTOR)
 
         def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
-            return self._factory.sign(key_rules.ensure(keys, first, standby, now=now, actor=SERVICE))
+            return self._factory.sign(key_rules.ensure(keys, first, standby, now=now, actor=SERVICE_ACTOR))
 
-        act = Act("authsvc.keys:ensure", SERVICE, now)
+        act = Act("authsvc.keys:ensure", SERVICE_ACTOR, now)
         return self._writer.record.change_keys(change, act.draft(), expected=None)
 
     async def rotate(
@@ -163,9 +158,7 @@ class Keys:
 
         def transition(keys: tuple[KeyRecord, ...]) -> key_rules.KeyTransition:
             kids = frozenset(k.kid for k in keys) if all_keys else frozenset({kid})
-            return key_rules.revoke(
-                keys, kids, replacements=(spare, standby), now=now, reason=reason, actor=actor
-            )
+            return key_rules.revoke(keys, kids, replacements=(spare, standby), now=now, reason=reason, actor=actor)
 
         if dry_run:
             planned = transition(tuple(snapshot.keys.values()))
@@ -188,9 +181,7 @@ class Keys:
         schedule = self._factory.schedule
         current = tuple(snapshot.keys.values())
         if key_rules.due_for_rotation(current, now, schedule):
-            await self.rotate(
-                snapshot, algorithm=None, force=False, actor=SERVICE, now=now, deadline=deadline
-            )
+            await self.rotate(snapshot, algorithm=None, force=False, actor=SERVICE_ACTOR, now=now, deadline=deadline)
             return True
         if not key_rules.retire_due(current, now).changed:
             return False
@@ -198,7 +189,7 @@ class Keys:
         def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
             return self._factory.sign(key_rules.retire_due(keys, now))
 
-        act = Act("authsvc.keys:retire", SERVICE, now)
+        act = Act("authsvc.keys:retire", SERVICE_ACTOR, now)
         await self._change(change, act, snapshot.keys_version, deadline)
         return True
 
@@ -214,9 +205,7 @@ class Keys:
 
     async def _revoke_issuer(self, actor: str, now: int, deadline: float) -> Revision:
         schedule = self._factory.schedule
-        everything = Revocation(
-            RevocationKind.ISSUER, self._issuer, now + schedule.max_token_ttl + schedule.leeway + 1
-        )
+        everything = Revocation(RevocationKind.ISSUER, self._issuer, now + schedule.max_token_ttl + schedule.leeway + 1)
         act = Act("authsvc.tokens:revoke", actor, now, detail={"target": "issuer"})
         verb = partial(self._writer.record.revoke, (everything,), act.draft())
         return (await self._writer.write(verb, deadline)).revision

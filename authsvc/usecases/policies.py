@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from authsvc.core import policy_document, values
-from authsvc.core.bindings import Binding, BindingIndex, BindingSource, binding_id
+from authsvc.core import policy_document
+from authsvc.core.bindings import Binding, make_binding
 from authsvc.core.errors import (
     Conflict,
     FieldViolation,
@@ -22,7 +22,9 @@ from authsvc.core.errors import (
     Reason,
     Unavailable,
 )
-from authsvc.core.policy import CompiledPolicy, compile_policy, run_tests
+from authsvc.core.policy import CompiledPolicy, Question, check_binding, compile_policy, decide
+from authsvc.core.policy_questions import run_tests
+from authsvc.core.policy_tables import Effect
 from authsvc.core.roles_builtin import ADMIN, BUILTIN_ROLES, PROXY
 from authsvc.usecases.clients import require_holds
 from authsvc.usecases.writes import Act, Writer
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from authsvc.ports.record import Check, Page, PolicyRecord, PolicyWrite, View
     from authsvc.state.snapshot import Snapshot
     from authsvc.usecases.principals import Principal
-
-SERVICE_ROLE_PREFIX = "authsvc."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,16 @@ class Granted:
     revision: Revision
 
 
-def prepare(text: str, *, now: int, may_bind_service_roles: bool) -> tuple[CompiledPolicy, int]:
+def prepare(text: str, *, may_bind_service_roles: bool) -> tuple[CompiledPolicy, int]:
     """Check a policy whole and run its tests; the compiled policy and the number of tests (STANDARDS P9).
 
     Raises InvalidRequest POLICY_INVALID with every fault by its path.
     """
-    document = policy_document.parse(text, allow_service_roles=may_bind_service_roles)
+    document = policy_document.parse(text, service_roles=may_bind_service_roles)
     compiled = compile_policy(document)
-    failures = run_tests(compiled, BindingIndex.from_bindings(compiled.bindings), now=now)
+    failures = run_tests(compiled)
     if failures:
-        raise InvalidRequest(failures, Reason.POLICY_INVALID)
+        raise InvalidRequest([failure.violation for failure in failures], Reason.POLICY_INVALID)
     return compiled, len(document.tests)
 
 
@@ -96,18 +96,14 @@ class Policies:
                 Reason.POLICY_FROM_FILE,
                 metadata={"path": str(self._source_path)},
             )
-        compiled, tests = await asyncio.to_thread(
-            prepare, text, now=now, may_bind_service_roles=self._may_bind_service_roles
-        )
+        compiled, tests = await asyncio.to_thread(prepare, text, may_bind_service_roles=self._may_bind_service_roles)
         for binding in compiled.bindings:
             if binding.role in BUILTIN_ROLES:
                 require_holds(principal, binding.role)
         if dry_run:
             record = await self._writer.read(self._writer.record.policy)
             if expected_revision and expected_revision != record.policy_revision:
-                raise Conflict(
-                    "the policy is at another revision", Reason.POLICY_REVISION_CONFLICT
-                )
+                raise Conflict("the policy is at another revision", Reason.POLICY_REVISION_CONFLICT)
             return Applied(record.policy_revision, tests, snapshot.revision)
         act = Act("authsvc.policies:apply", principal.subject, now, detail={"tests": str(tests)})
         verb = partial(self._apply, text, compiled, act, expected_revision or None)
@@ -128,15 +124,11 @@ class Policies:
             raise Unavailable(f"policy.path: cannot read {self._source_path}: {reason}") from None
         if self._writer.record.policy().text == text:
             return None
-        compiled, tests = prepare(
-            text, now=now, may_bind_service_roles=self._may_bind_service_roles
-        )
+        compiled, tests = prepare(text, may_bind_service_roles=self._may_bind_service_roles)
         act = Act("authsvc.policies:apply", "service:authsvc", now, detail={"tests": str(tests)})
         return self._apply(text, compiled, act, None)
 
-    def _apply(
-        self, text: str, compiled: CompiledPolicy, act: Act, expected: str | None
-    ) -> PolicyWrite:
+    def _apply(self, text: str, compiled: CompiledPolicy, act: Act, expected: str | None) -> PolicyWrite:
         return self._writer.record.apply_policy(
             text,
             compiled.bindings,
@@ -162,7 +154,7 @@ class Policies:
 
         Raises InvalidRequest ROLE_UNKNOWN, PermissionDenied GRANT_EXCEEDS_GRANTER.
         """
-        self._require_may_give(snapshot, principal, wanted)
+        self._require_may_give(snapshot, principal, wanted, now)
         act = Act(
             "authsvc.roles:grant",
             principal.subject,
@@ -175,14 +167,10 @@ class Policies:
         )
         return Granted(wanted, write.revision)
 
-    async def revoke(
-        self, principal: Principal, binding_id: str, *, now: int, deadline: float
-    ) -> Revision:
+    async def revoke(self, principal: Principal, binding_id: str, *, now: int, deadline: float) -> Revision:
         """Take a binding away; raises NotFound BINDING_NOT_FOUND, Conflict LAST_ADMIN."""
         act = Act("authsvc.roles:revoke", principal.subject, now, detail={"binding_id": binding_id})
-        verb = partial(
-            self._writer.record.revoke_binding, binding_id, act.draft(), check=_keeps_an_admin
-        )
+        verb = partial(self._writer.record.revoke_binding, binding_id, act.draft(), check=_keeps_an_admin)
         return (await self._writer.write(verb, deadline)).revision
 
     async def page(
@@ -206,24 +194,31 @@ class Policies:
         return await self._writer.read(verb)
 
     @staticmethod
-    def _require_may_give(snapshot: Snapshot, principal: Principal, wanted: Binding) -> None:
-        if wanted.role.startswith(SERVICE_ROLE_PREFIX):
-            if wanted.role not in BUILTIN_ROLES or wanted.role == PROXY:
-                raise InvalidRequest.of("role", "is not a role that can be granted", Reason.ROLE_UNKNOWN)
-            if wanted.tenant or wanted.resource or wanted.condition:
+    def _require_may_give(snapshot: Snapshot, principal: Principal, wanted: Binding, now: int) -> None:
+        check_binding(snapshot.policy, wanted)
+        principal.require_tenant(wanted.tenant)
+        if wanted.role in BUILTIN_ROLES:
+            if wanted.role == PROXY or wanted.tenant or wanted.resource or wanted.condition:
                 raise InvalidRequest.of(
-                    "role", "a role of the service holds without tenant, resource and condition"
+                    "role", "is held by a client as a whole: no tenant, resource or condition; proxies are configured"
                 )
             require_holds(principal, wanted.role)
-        elif wanted.role not in snapshot.policy.roles:
-            raise InvalidRequest.of("role", "is not a role of the policy", Reason.ROLE_UNKNOWN)
-        if not wanted.tenant and not principal.may_give_everywhere:
+        elif not principal.crosses_boundaries:
+            _require_holds_policy_role(snapshot, principal, wanted, now)
+
+
+def _require_holds_policy_role(snapshot: Snapshot, principal: Principal, wanted: Binding, now: int) -> None:
+    """A granter within bounds gives only what it holds itself, in that tenant, for every resource."""
+    for permission, effects in snapshot.policy.effects.items():
+        if effects.get(wanted.role) is not Effect.ALLOW:
+            continue
+        own = Question(principal.subject, permission, tenant=wanted.tenant)
+        if not decide(snapshot.policy, snapshot.bindings, own, now=now).allowed:
             raise PermissionDenied(
-                "the caller gives roles in its own tenants only: name one",
+                f"the caller does not hold all that `{wanted.role}` gives there",
                 Reason.GRANT_EXCEEDS_GRANTER,
-                metadata={"role": wanted.role},
+                metadata={"role": wanted.role, "permission": permission},
             )
-        principal.require_tenant(wanted.tenant)
 
 
 def wanted_grant(
@@ -235,17 +230,8 @@ def wanted_grant(
     expire_time: int | None,
     condition: str,
 ) -> Binding:
-    """A grant as a value; its condition is compiled, so that a wrong one is refused here."""
-    return Binding(
-        binding_id=binding_id(subject, role, tenant, resource, expire_time, condition),
-        subject=values.subject(subject),
-        role=values.role(role),
-        tenant=values.tenant(tenant),
-        resource=resource,
-        expire_time=expire_time,
-        condition=condition,
-        source=BindingSource.GRANT,
-    )
+    """A grant as a value, with its id."""
+    return make_binding(subject, role, tenant, resource, expire_time, condition)
 
 
 def _all_of(*checks: Check) -> Check:
@@ -258,11 +244,7 @@ def _all_of(*checks: Check) -> Check:
 
 def _keeps_granted_roles(compiled: CompiledPolicy) -> Check:
     def check(view: View) -> None:
-        dropped = sorted(
-            role
-            for role in view.granted_roles()
-            if role not in compiled.roles and not role.startswith(SERVICE_ROLE_PREFIX)
-        )
+        dropped = sorted(role for role in view.granted_roles() if not compiled.has_role(role))
         if dropped:
             raise InvalidRequest(
                 [FieldViolation(f"roles.{role}", "is dropped, but a grant uses it") for role in dropped],
@@ -276,11 +258,10 @@ def _role_exists(wanted: Binding) -> Check:
     """The snapshot may be older than the record: look again inside the transaction."""
 
     def check(view: View) -> None:
-        if wanted.role.startswith(SERVICE_ROLE_PREFIX):
+        if wanted.role in BUILTIN_ROLES:
             return
         text = view.policy().text
-        known = compile_policy(policy_document.parse(text, allow_service_roles=True)).roles if text else {}
-        if wanted.role not in known:
+        if not text or wanted.role not in policy_document.parse(text, service_roles=True).roles:
             raise InvalidRequest.of("role", "is not a role of the policy", Reason.ROLE_UNKNOWN)
 
     return check

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from authsvc.core import values
 from authsvc.core.errors import AuthsvcError, PermissionDenied, Unauthenticated
-from authsvc.core.roles_builtin import service_permissions
+from authsvc.core.policy import service_permissions
+from authsvc.core.roles_builtin import CROSS_BOUNDARY
 
 if TYPE_CHECKING:
     from authsvc.config import PeerPrincipal, Proxy
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from authsvc.state.snapshot import Snapshot
     from authsvc.usecases.tokens import Tokens
 
-CROSS_BOUNDARY = "authsvc.boundary:cross"
 _OWN_AUDIENCE = frozenset({values.SERVICE_AUDIENCE})
 _ONE_ANSWER = "the caller is not authenticated"
 
@@ -44,12 +44,12 @@ class Principal:
     def may_speak_of(self, tenant: str) -> bool:
         """Whether the tenant is one of its own; none is everybody's."""
         own = self.client.tenants
-        return not tenant or tenant in own or values.ANY in own or CROSS_BOUNDARY in self.permissions
+        return not tenant or tenant in own or values.ANY in own or self.crosses_boundaries
 
     @property
-    def may_give_everywhere(self) -> bool:
-        """Whether it may give roles that hold in every tenant (STANDARDS P12)."""
-        return values.ANY in self.client.tenants or CROSS_BOUNDARY in self.permissions
+    def crosses_boundaries(self) -> bool:
+        """Whether it may speak of audiences, tenants and domains that are not its own."""
+        return CROSS_BOUNDARY in self.permissions
 
     def require_tenant(self, tenant: str) -> None:
         """Raise PermissionDenied where the tenant is not the caller's to name."""
@@ -127,7 +127,7 @@ class Authenticator:
         client = snapshot.clients.get(client_id)
         if client is None or not client.live(now):
             raise Unauthenticated(_ONE_ANSWER)
-        held = service_permissions(snapshot.policy, snapshot.bindings, client.subject, now)
+        held = service_permissions(snapshot.policy, snapshot.bindings, client.subject, now=now)
         return Principal(client.subject, client, held)
 
     def proxy(self, address: str, identities: Sequence[str]) -> ProxyGrant | None:
@@ -147,5 +147,3 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
-
-

@@ -6,14 +6,13 @@ Owns: the token cache, client authentication by secret, and what a grant gives. 
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from authsvc.core import claims, jose, values
-from authsvc.core.client_secrets import keyed_hash
+from authsvc.core import claims, values
+from authsvc.core.client_secrets import keyed_hash, proves
 from authsvc.core.errors import FieldViolation, InvalidRequest, Reason, TokenRefused, Unauthenticated
 
 if TYPE_CHECKING:
@@ -155,31 +154,22 @@ class Tokens:
             expire_time=now + ttl,
             minted_at=snapshot.revision.order,
         )
-        return IssuedToken(jose_sign(key, draft), now + ttl, scope, client.subject, token_id)
+        return IssuedToken(claims.sign_token(key, draft), now + ttl, scope, client.subject, token_id)
 
     def _authenticate(self, snapshot: Snapshot, request: TokenRequest, now: int) -> Client:
         """Unknown client and wrong secret do the same work and get the same answer (STANDARDS S9)."""
         presented = keyed_hash(self._secret_hash_key, request.client_id, request.client_secret)
         client = snapshot.clients.get(request.client_id)
-        candidates = client.secrets if client is not None and client.live(now) else ()
-        proved = hmac.compare_digest(presented, bytes(len(presented)))
-        for secret in candidates:
-            proved |= hmac.compare_digest(presented, secret.keyed_hash) and secret.live(now)
+        secrets = client.secrets if client is not None and client.live(now) else ()
+        proved = proves(presented, secrets, now=now)
         if client is None or not proved:
-            raise Unauthenticated(
-                "client authentication failed", Reason.CLIENT_AUTHENTICATION_FAILED
-            )
+            raise Unauthenticated("client authentication failed", Reason.CLIENT_AUTHENTICATION_FAILED)
         return client
 
     def _granted_ttl(self, client: Client, asked: int) -> int:
         if asked > self._settings.max_ttl:
             raise InvalidRequest.of("ttl", f"is above tokens.max_ttl, {self._settings.max_ttl} s")
         return asked or client.token_ttl or self._settings.ttl
-
-
-def jose_sign(key: jose.PrivateKey, draft: claims.TokenDraft) -> str:
-    """Sign a draft as an access token (`typ` at+jwt, RFC 9068 section 2.1)."""
-    return claims.sign_token(key, draft)
 
 
 def _granted_scope(client: Client, asked: Sequence[str]) -> tuple[str, ...]:

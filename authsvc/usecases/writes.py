@@ -58,9 +58,10 @@ class Act:
 class Writer:
     """Runs record verbs off the loop, and answers only when the own snapshot holds the write."""
 
-    def __init__(self, record: Record, tail: Tail) -> None:
+    def __init__(self, record: Record, tail: Callable[[], Tail]) -> None:
         self.record = record
         self._tail = tail
+        """Asked at each write: the first start writes before there is a state to follow."""
 
     async def write(self, verb: Callable[[], W], deadline: float) -> W:
         """Run a verb that writes; `deadline` on the monotonic clock bounds only the wait for the snapshot.
@@ -68,7 +69,7 @@ class Writer:
         The verb itself is never cut short: once begun its outcome is known, whoever still listens.
         """
         written = await asyncio.shield(asyncio.to_thread(verb))
-        await self._tail.wait_for(written.revision, "", deadline)
+        await self._tail().wait_for(written.revision, "", deadline)
         return written
 
     async def read(self, verb: Callable[[], T]) -> T:

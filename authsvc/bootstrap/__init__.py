@@ -1,0 +1,4 @@
+"""The composition root: builds the service from its configuration, starts it and stops it.
+
+The only package that may import everything.
+"""

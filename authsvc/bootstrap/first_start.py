@@ -1,0 +1,106 @@
+"""The first start: data directory, key-encryption key and administrator, where nothing was given.
+
+Owns: what is generated, and what must be given instead (CONTRACT, "First start"). May import: everything.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from authsvc.config import Config, TlsMode
+from authsvc.core.errors import InvalidRequest
+from authsvc.ports.record import Record
+from authsvc.storage import secret_files
+from authsvc.usecases.clients import Clients
+
+ADMIN_FILE = "admin.json"
+"""The first admin's credentials, in the data directory."""
+
+KEK_FILE = "kek"
+DATABASE_FILE = "authsvc.db"
+_FIRST_ADMIN = "admin"
+_SECRET_CHARACTERS = 32
+
+
+def data_directory(environment: Mapping[str, str]) -> Path:
+    """`AUTHSVC_DATA_DIR`, else `authsvc` in the user's data directory."""
+    given = environment.get("AUTHSVC_DATA_DIR")
+    if given:
+        return Path(given)
+    base = environment.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "authsvc"
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make the data directory with mode 0700; raises InvalidRequest where it cannot be made or is open to others."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = directory.stat().st_mode
+    except OSError as error:
+        raise InvalidRequest.of("AUTHSVC_DATA_DIR", f"cannot make {directory}: {error.strerror}") from None
+    if mode & 0o007:
+        raise InvalidRequest.of("AUTHSVC_DATA_DIR", f"{directory} is open to everybody; run: chmod o-rwx {directory}")
+
+
+def new_client_secret() -> str:
+    """256 random bits as text (STANDARDS S9)."""
+    return secrets.token_urlsafe(32)
+
+
+def key_encryption_key(config: Config, directory: Path) -> bytes:
+    """`keys.kek`, else the generated one of the data directory; raises InvalidRequest naming the setting."""
+    if config.keys.kek is not None:
+        return secret_files.kek_bytes(config.keys.kek)
+    path = directory / KEK_FILE
+    if not path.exists():
+        if (directory / DATABASE_FILE).exists():
+            raise InvalidRequest.of("keys.kek", f"{path} is gone, but the record that it sealed is there; put it back")
+        secret_files.write_secret(path, secrets.token_hex(32).encode() + b"\n", "keys.kek")
+    return secret_files.kek_bytes(path)
+
+
+def default_issuer(config: Config) -> str:
+    """The issuer of an empty record where none is set."""
+    scheme = "http" if config.server.tls.mode is TlsMode.UNSET else "https"
+    return f"{scheme}://{config.server.http_listen}"
+
+
+def ensure_admin(config: Config, directory: Path, record: Record, clients: Clients, now: int) -> None:
+    """The configured admin, or in an empty record one whose credentials go to a file."""
+    given = config.bootstrap
+    if given.admin_client_id and given.admin_secret_file is not None:
+        secret = secret_files.read_secret(given.admin_secret_file, "bootstrap.admin_secret_file")
+        try:
+            text = secret.decode("ascii").strip()
+        except UnicodeDecodeError:
+            text = ""
+        if len(text) < _SECRET_CHARACTERS:
+            raise InvalidRequest.of(
+                "bootstrap.admin_secret_file",
+                f"{given.admin_secret_file} holds no secret of {_SECRET_CHARACTERS} characters or more",
+            )
+        clients.ensure_admin(given.admin_client_id, text, now=now)
+        return
+    if record.list_clients(None, 1).items:
+        return
+    secret_text = new_client_secret()
+    clients.ensure_admin(_FIRST_ADMIN, secret_text, now=now)
+    credentials = secret_files.AdminCredentials(
+        address=config.server.listen,
+        client_id=_FIRST_ADMIN,
+        client_secret=secret_text,
+        certificate=_certificate(config),
+    )
+    secret_files.write_secret(directory / ADMIN_FILE, credentials.to_bytes(), "AUTHSVC_DATA_DIR", replace=True)
+
+
+def _certificate(config: Config) -> str:
+    path = config.server.tls.certificate
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        raise InvalidRequest.of("server.tls.certificate", f"cannot read {path}") from None

@@ -1,0 +1,144 @@
+"""What administrative verbs need: the record, the state that follows it, and the use cases over both.
+
+Owns: what is made from what below the transports. `serve` builds the rest on it, `--local` commands use it alone.
+May import: everything.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from authsvc.bootstrap.first_start import (
+    DATABASE_FILE,
+    default_issuer,
+    ensure_admin,
+    key_encryption_key,
+    new_client_secret,
+    prepare_directory,
+)
+from authsvc.clock import Clock, SystemClock
+from authsvc.config import Config
+from authsvc.core import keys as key_rules
+from authsvc.core.envelopes import NONCE_BYTES, Kek
+from authsvc.state.tail import Tail
+from authsvc.storage.sql.opening import Opening, open_record
+from authsvc.storage.sql.record import SqlRecord
+from authsvc.usecases.clients import Clients
+from authsvc.usecases.keyring import Keyring
+from authsvc.usecases.keys import KeyFactory, Keys
+from authsvc.usecases.policies import Policies
+from authsvc.usecases.revocations import Revocations
+from authsvc.usecases.tokens import Tokens
+from authsvc.usecases.writes import Writer
+
+
+def random_id() -> str:
+    """128 random bits as text."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """What administrative verbs need: the record and the snapshot, and the use cases over them.
+
+    `serve` builds the rest on it; `--local` commands use it alone.
+    """
+
+    config: Config
+    directory: Path
+    clock: Clock
+    issuer: str
+    record: SqlRecord
+    tail: Tail
+    keyring: Keyring
+    keys: Keys
+    clients: Clients
+    policies: Policies
+    revocations: Revocations
+    tokens: Tokens
+
+    def close(self) -> None:
+        """Stop following the record, and give it up."""
+        self.tail.stop()
+        self.record.close()
+
+
+def lay_foundation(
+    config: Config,
+    directory: Path,
+    *,
+    clock: Clock | None = None,
+    accept_new_issuer: bool = False,
+) -> Foundation:
+    """Open the record and make sure of keys, admin and policy; blocks.
+
+    Raises InvalidRequest naming the setting at fault, Unavailable where the record cannot be reached.
+    """
+    clock = clock or SystemClock()
+    prepare_directory(directory)
+    kek = Kek(key_encryption_key(config, directory))
+    record = open_record(
+        Opening(
+            url=config.record.url or f"sqlite:///{directory / DATABASE_FILE}",
+            kek=kek,
+            issuer=config.issuer,
+            accept_new_issuer=accept_new_issuer,
+            default_issuer=default_issuer(config),
+        )
+    )
+    try:
+        return _founded(config, directory, clock, kek, record)
+    except BaseException:
+        record.close()
+        raise
+
+
+def _founded(config: Config, directory: Path, clock: Clock, kek: Kek, record: SqlRecord) -> Foundation:
+    mac_key = record.secret("key-row-mac")
+    hash_key = record.secret("client-secret-hash")
+    factory = KeyFactory(kek, mac_key, config.schedule, partial(secrets.token_bytes, NONCE_BYTES))
+    tail_of: list[Tail] = []
+    writer = Writer(record, lambda: tail_of[0])
+    keys = Keys(writer, factory, config.keys.algorithm, record.issuer)
+    clients = Clients(writer, secret_hash_key=hash_key, new_secret=new_client_secret, random_id=random_id)
+    policies = Policies(
+        writer,
+        source_path=config.policy.path,
+        may_bind_service_roles=config.policy.grants_service_roles,
+    )
+    now = clock.now()
+    keys.ensure(now=now)
+    policies.apply_file(now=now)
+    ensure_admin(config, directory, record, clients, now)
+    tail = Tail(record, partial(key_rules.is_authentic, mac_key), clock)
+    tail_of.append(tail)
+    tail.start()
+    keyring = Keyring(kek)
+    return Foundation(
+        config=config,
+        directory=directory,
+        clock=clock,
+        issuer=record.issuer,
+        record=record,
+        tail=tail,
+        keyring=keyring,
+        keys=keys,
+        clients=clients,
+        policies=policies,
+        revocations=Revocations(
+            writer,
+            keyring,
+            issuer=record.issuer,
+            longest_life=config.tokens.max_ttl + config.tokens.leeway + 1,
+        ),
+        tokens=Tokens(
+            issuer=record.issuer,
+            settings=config.tokens,
+            keyring=keyring,
+            secret_hash_key=hash_key,
+            random_id=random_id,
+        ),
+    )

@@ -1,0 +1,211 @@
+"""The running service: method table, engine, listeners, upkeep.
+
+Owns: in which order things start and end. May import: everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from authsvc import __version__
+from authsvc.api import envoy_messages, standard_messages
+from authsvc.api.engine import Engine, Surroundings
+from authsvc.api.envoy_authz import EnvoyAuthz
+from authsvc.api.handlers_admin import ClientAdminHandlers, KeyAdminHandlers, PolicyAdminHandlers
+from authsvc.api.handlers_authz import AuthzHandlers, LimitHandlers
+from authsvc.api.handlers_tokens import KeyHandlers, TokenHandlers
+from authsvc.api.health import Health
+from authsvc.api.method_table import MethodTable, Service
+from authsvc.api.pages import PageTokens
+from authsvc.api.reflection import Reflection
+from authsvc.api.throttle import FailedAuthentications
+from authsvc.bootstrap.foundation import Foundation, random_id
+from authsvc.config import Config, TlsMode
+from authsvc.core.errors import AuthsvcError
+from authsvc.core.rates import parse_rate
+from authsvc.storage import secret_files
+from authsvc.storage.counters_memory import MemoryCounters
+from authsvc.telemetry import Gauge, Metrics, SecurityLog, tracing
+from authsvc.transport.grpcio_server import GrpcioServer
+from authsvc.transport.http_server import HttpServers
+from authsvc.transport.listening import TlsFiles
+from authsvc.usecases.audit_log import AuditLog
+from authsvc.usecases.authz import Authorizer
+from authsvc.usecases.key_sets import KeySets
+from authsvc.usecases.limits import Limits
+from authsvc.usecases.principals import Authenticator
+from authsvc.v1 import (
+    authz_pb2,
+    client_admin_pb2,
+    key_admin_pb2,
+    key_pb2,
+    limit_pb2,
+    policy_admin_pb2,
+    token_pb2,
+)
+
+UPKEEP_S = 5.0
+"""Seconds between two looks at what is due: keys to rotate or retire, revocations to forget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the service listens, with the ports that were chosen where 0 was asked."""
+
+    grpc: str
+    http: str
+    ops: str
+
+
+class AuthorizationService:
+    """The running service."""
+
+    def __init__(self, foundation: Foundation, *, environment: Mapping[str, str]) -> None:
+        self._found = foundation
+        config = foundation.config
+        self._log = SecurityLog(now=foundation.clock.now)
+        self._metrics = Metrics(_gauges(foundation), __version__)
+        self._tracing = tracing(environment, __version__)
+        self.audit = AuditLog(
+            foundation.record,
+            f"replica-{random_id()}",
+            foundation.clock,
+            echo=self._log.audit if config.audit.stdout else None,
+            failed=lambda error: self._log.event("audit.delayed", {"text": error.message}),
+        )
+        self._key_sets = KeySets(config.schedule, random.random)
+        services = self._services()
+        self.health = Health(service.descriptor.full_name for service in services)
+        self.engine = self._engine(services)
+        self._grpc: GrpcioServer | None = None
+        self._http: HttpServers | None = None
+        self._upkeep: asyncio.Task[None] | None = None
+
+    async def start(self) -> Addresses:
+        """Listen and serve; raises ListenFault."""
+        config = self._found.config
+        tls = _tls_files(config)
+        loop = asyncio.get_running_loop()
+        self.audit.start()
+        self._grpc = GrpcioServer(self.engine, loop)
+        port = self._grpc.listen(config.server.listen, tls)
+        self._http = HttpServers(
+            key_set=lambda: self._key_sets.of(self._found.tail.current, self._found.clock.now()),
+            metrics=self._metrics.openmetrics,
+            ready=self.unready_reason,
+            version=__version__,
+            log=self._log,
+        )
+        http, ops = await self._http.listen(config.server.http_listen, config.server.ops_listen, tls)
+        self._upkeep = asyncio.create_task(self._keep_up())
+        self.health.set_serving(serving=True)
+        return Addresses(_with_port(config.server.listen, port), http, ops)
+
+    async def stop(self, grace: float) -> None:
+        """Not ready, drain, end: nothing in flight is lost within `grace` seconds (STANDARDS U4)."""
+        self.health.set_serving(serving=False)
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.gather(self._upkeep, return_exceptions=True)
+        if self._grpc is not None:
+            await asyncio.to_thread(self._grpc.drain, grace)
+        if self._http is not None:
+            await self._http.close()
+        await asyncio.to_thread(self.audit.stop)
+        await asyncio.to_thread(self._found.close)
+        if self._tracing is not None:
+            self._tracing.shutdown()
+
+    def unready_reason(self) -> str:
+        """Why this replica does not want traffic; empty while it does."""
+        if not self.health.serving:
+            return "starting or draining"
+        return self._found.tail.fault
+
+    def _services(self) -> list[Service]:
+        found = self._found
+        limits = Limits(MemoryCounters(found.clock))
+        pages = PageTokens(found.record.secret("page-tokens"))
+        authorizer = Authorizer(found.tokens, limits)
+        envoy = EnvoyAuthz(
+            tokens=found.tokens,
+            limits=limits,
+            pseudonym_key=found.record.secret("pseudonyms"),
+        )
+        return [
+            Service(_descriptor(token_pb2, "TokenService"), TokenHandlers(found.tokens, found.revocations)),
+            Service(_descriptor(key_pb2, "KeyService"), KeyHandlers(self._key_sets)),
+            Service(_descriptor(authz_pb2, "AuthzService"), AuthzHandlers(authorizer)),
+            Service(_descriptor(limit_pb2, "LimitService"), LimitHandlers(limits)),
+            Service(_descriptor(key_admin_pb2, "KeyAdminService"), KeyAdminHandlers(found.keys, pages)),
+            Service(_descriptor(client_admin_pb2, "ClientAdminService"), ClientAdminHandlers(found.clients, pages)),
+            Service(_descriptor(policy_admin_pb2, "PolicyAdminService"), PolicyAdminHandlers(found.policies, pages)),
+            Service(envoy_messages.AUTHORIZATION, envoy, envoy.deny),
+        ]
+
+    def _engine(self, services: list[Service]) -> Engine:
+        found = self._found
+        config = found.config
+        services = [*services, Service(standard_messages.HEALTH, self.health)]
+        if config.reflection:
+            reflection = Reflection(service.descriptor for service in services)
+            services.append(Service(standard_messages.REFLECTION, reflection))
+        around = Surroundings(
+            authenticator=Authenticator(found.tokens, config.server.principals, config.proxies),
+            state=found.tail,
+            audit=self.audit,
+            metrics=self._metrics,
+            log=self._log,
+            clock=found.clock,
+            failures=FailedAuthentications(parse_rate(config.server.auth_failures, "server.auth_failures")),
+            allow_sample=config.audit.allow_sample,
+            span=None if self._tracing is None else self._tracing.span,
+        )
+        return Engine(MethodTable.build(services), around)
+
+    async def _keep_up(self) -> None:
+        """Rotate and retire keys when they are due, and forget what expired; a failure is loud and tried again."""
+        found = self._found
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            now = found.clock.now()
+            try:
+                await found.keys.upkeep(found.tail.current, now=now, deadline=time.monotonic() + 10)
+                await asyncio.to_thread(found.record.forget_expired, now)
+            except AuthsvcError as error:
+                self._log.event("upkeep.failed", {"reason": error.reason.text, "text": error.message})
+            except Exception as error:  # noqa: BLE001 upkeep must outlive whatever one round meets
+                self._log.fault(random_id(), "upkeep", error)
+
+
+def _descriptor(module: ModuleType, name: str) -> ServiceDescriptor:
+    found: ServiceDescriptor = module.DESCRIPTOR.services_by_name[name]
+    return found
+
+
+def _tls_files(config: Config) -> TlsFiles | None:
+    tls = config.server.tls
+    if tls.mode is TlsMode.UNSET or tls.certificate is None or tls.key is None:
+        return None
+    secret_files.read_secret(tls.key, "server.tls.key")
+    return TlsFiles(tls.certificate, tls.key, config.server.client_ca)
+
+
+def _with_port(listen: str, port: int) -> str:
+    return f"{listen.rpartition(':')[0]}:{port}"
+
+
+def _gauges(found: Foundation) -> tuple[Gauge, ...]:
+    return (
+        Gauge("authsvc_state_age_seconds", "Since the state was known to be the record's newest.", found.tail.age),
+        Gauge("authsvc_keys_broken", "Key rows that failed their MAC.", lambda: len(found.tail.current.broken_kids)),
+        Gauge("authsvc_bindings", "Role bindings in force.", lambda: len(found.tail.current.bindings)),
+        Gauge("authsvc_clients", "Clients.", lambda: len(found.tail.current.clients)),
+    )

@@ -1,0 +1,171 @@
+"""Decide what a proxy may do with an HTTP request: the meaning of ext_authz, without its messages.
+
+Owns: the order peer, path, route, credential, token, check, limits (STANDARDS E5, E10). May import: `core`, `state`,
+`ports`, `usecases`. There is no anonymous route: whatever is let through has a token that verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from authsvc.core.consumption import DecidedBy, Hit, LimitOutcome
+from authsvc.core.errors import Reason, TokenRefused, Unauthenticated
+from authsvc.core.policy import Decision, decide
+from authsvc.core.routes import RequestLine, RouteMatch, RouteRefused, clean_path, match
+from authsvc.usecases.authz import Ask, question_of
+
+if TYPE_CHECKING:
+    from authsvc.core.claims import VerifiedToken
+    from authsvc.state.snapshot import Snapshot
+    from authsvc.usecases.limits import Limits
+    from authsvc.usecases.principals import ProxyGrant
+    from authsvc.usecases.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request as the proxy tells it.
+
+    `path` is raw and holds the query. `host` is the client's word; `destination` and `remote_address` are the
+    proxy's. `authorization` holds every value of that header. `extensions` is the proxy's own configuration of the
+    route (`context_extensions`): no key of it means anything here, conditions may read them (STANDARDS E6).
+    """
+
+    method: str
+    path: str
+    host: str = ""
+    scheme: str = ""
+    destination: str = ""
+    remote_address: str = ""
+    authorization: tuple[str, ...] = ()
+    extensions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyAnswer:
+    """What the proxy is told. `token` is None unless it verified; `limits` are those that were asked, in order."""
+
+    allowed: bool
+    reason: Reason
+    route: str = ""
+    token: VerifiedToken | None = None
+    decision: Decision | None = None
+    limits: tuple[LimitOutcome, ...] = ()
+
+
+def bearer(authorization: Sequence[str]) -> str:
+    """The token of the Authorization header (RFC 6750 section 2.1).
+
+    Raises Unauthenticated where there is no bearer credential, TokenRefused where there are several, or one that
+    two readers could read differently: a comma joins headers, other than ASCII is not a token.
+    """
+    if not authorization:
+        raise Unauthenticated("the request has no credential")
+    value = authorization[0]
+    if len(authorization) > 1 or "," in value or not value.isascii():
+        raise TokenRefused("the request has not exactly one credential", Reason.TOKEN_MALFORMED)
+    scheme, _, token = value.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthenticated("the request has no bearer credential")
+    if not token:
+        raise TokenRefused("the credential is empty", Reason.TOKEN_MALFORMED)
+    return token
+
+
+class Gate:
+    """Decides for proxies."""
+
+    def __init__(self, tokens: Tokens, limits: Limits) -> None:
+        self._tokens = tokens
+        self._limits = limits
+
+    async def decide(self, snapshot: Snapshot, proxy: ProxyGrant, request: HttpRequest, *, now: int) -> ProxyAnswer:
+        """Let a request through, or say why not. The route's limits are debited only where all else allows."""
+        line = RequestLine(request.method, request.path, request.host, request.destination)
+        try:
+            found = match(snapshot.policy.routes, line)
+        except RouteRefused:
+            return ProxyAnswer(allowed=False, reason=Reason.REQUEST_INVALID)
+        if found is None:
+            return ProxyAnswer(allowed=False, reason=Reason.NO_ROUTE)
+        answer = self._decided(snapshot, proxy, request, found, now)
+        if not answer.allowed or answer.token is None or not found.route.limits:
+            return answer
+        return await self._debited(snapshot, request, found, answer, answer.token)
+
+    def _decided(
+        self, snapshot: Snapshot, proxy: ProxyGrant, request: HttpRequest, found: RouteMatch, now: int
+    ) -> ProxyAnswer:
+        """Everything but the limits."""
+        route = found.route
+        if not proxy.allows(route=route.name, audience=route.audience):
+            return ProxyAnswer(allowed=False, reason=Reason.CALLER_NOT_PERMITTED, route=route.name)
+        if not route.audience:
+            # Unset never means any: a token for one service would be good at another (STANDARDS J12).
+            return ProxyAnswer(allowed=False, reason=Reason.AUDIENCE_REFUSED, route=route.name)
+        try:
+            text = bearer(request.authorization)
+            token = self._tokens.verify(snapshot, text, audience=frozenset({route.audience}), now=now)
+        except (TokenRefused, Unauthenticated) as refused:
+            return ProxyAnswer(allowed=False, reason=refused.reason, route=route.name)
+        question = question_of(
+            token, Ask(token=text, permission=route.permission, resource=found.resource), _told(request, found)
+        )
+        decision = decide(snapshot.policy, snapshot.bindings, question, now=now)
+        return ProxyAnswer(decision.allowed, decision.reason, route.name, token, decision)
+
+    async def _debited(
+        self,
+        snapshot: Snapshot,
+        request: HttpRequest,
+        found: RouteMatch,
+        answer: ProxyAnswer,
+        token: VerifiedToken,
+    ) -> ProxyAnswer:
+        """The answer after the route's limits were asked, all or nothing.
+
+        By what a route's limits may count: the verified identity, the path's template and never the path itself, and
+        the address that the proxy names (STANDARDS R15).
+        """
+        parts = {
+            "subject": token.subject,
+            "client_id": token.client_id,
+            "tenant": token.tenant,
+            "route": found.route.name,
+            "method": request.method,
+            "path": found.route.path,
+            "remote_address": request.remote_address,
+        }
+        matched = snapshot.policy.limits.match_route(found.route.limits, parts)
+        consumed = await self._limits.take([Hit(rule, key) for rule, key in matched])
+        return ProxyAnswer(
+            allowed=consumed.allowed,
+            reason=answer.reason if consumed.allowed else _refusal(consumed.outcomes),
+            route=answer.route,
+            token=token,
+            decision=answer.decision,
+            limits=consumed.outcomes,
+        )
+
+
+def _refusal(outcomes: Sequence[LimitOutcome]) -> Reason:
+    """A limit that is reached is the caller's matter, one that could not be counted is ours."""
+    reached = any(not o.allowed and o.decided_by is not DecidedBy.FAILED_CLOSED for o in outcomes)
+    return Reason.LIMIT_EXCEEDED if reached else Reason.COUNTERS_UNAVAILABLE
+
+
+def _told(request: HttpRequest, found: RouteMatch) -> Mapping[str, Any]:
+    """What conditions read as `context.request`. Headers are not among it: they are the client's word."""
+    return {
+        "method": request.method,
+        "path": clean_path(request.path),
+        "host": request.host,
+        "scheme": request.scheme,
+        "destination": request.destination,
+        "remote_address": request.remote_address,
+        "route": found.route.name,
+        "params": dict(found.params),
+        "extensions": dict(request.extensions),
+    }
