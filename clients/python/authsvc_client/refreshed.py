@@ -8,6 +8,7 @@ end of its event loop stops it for the others.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,6 +20,8 @@ from authsvc_client import forks
 from authsvc_client.flow import Flow, Wait
 
 T = TypeVar("T")
+
+_log = logging.getLogger("authsvc_client")
 
 FIRST_BACKOFF = 0.1
 """Seconds from a failed fetch to the next; it doubles with each further failure."""
@@ -136,11 +139,11 @@ class Refreshed(Generic[T]):
             self._settle(None, error)
             flight.set_exception(error)
         except BaseException as error:
-            # A fault of ours must free the passengers too; the thread's own hook shows the traceback.
+            # A fault of ours must free the passengers too.
+            _log.exception("a renewal failed")
             unknown = Unavailable(f"a renewal failed: {type(error).__name__}")
             self._settle(None, unknown)
             flight.set_exception(unknown)
-            raise
         else:
             self._settle(_Held(lease, since), None)
             flight.set_result(lease.value)

@@ -27,6 +27,7 @@ _WORKERS = 8
 class FakeAuthsvc:
     """A small real authsvc on loopback. It grants nothing until it is told; see `grant`, `limit`, `apply_policy`.
 
+    Each client that it knows may ask everything; who may call the real service is the real service's to test.
     `clock` is its clock; a `authsvc.clock.FakeClock` lets windows and lifetimes pass at once, for verification
     by the service (local verification reads the machine's clock). Use it as a context manager.
     """
@@ -54,6 +55,11 @@ class FakeAuthsvc:
     def address(self) -> str:
         """Where it listens; the same after a stop and a start."""
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def key_id(self) -> str:
+        """The kid of the key that signs now."""
+        return self.state.key_id
 
     def __enter__(self) -> Self:
         self.start()

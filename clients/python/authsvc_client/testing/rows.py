@@ -6,6 +6,7 @@ Owns: one function an RPC, and the gRPC handler around them. May import: grpc, `
 from __future__ import annotations
 
 import hmac
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,9 @@ def _batch_check(service: Service, request: authz_pb2.BatchCheckRequest, _: Veri
 
 def _authorize(service: Service, request: authz_pb2.AuthorizeRequest, _: VerifiedToken) -> Message:
     state = service.state
-    response = authz_pb2.AuthorizeResponse(decision=types_pb2.DECISION_DENY, revision=state.revision)
+    response = authz_pb2.AuthorizeResponse(
+        decision=types_pb2.DECISION_DENY, decision_id=secrets.token_hex(16), revision=state.revision
+    )
     try:
         verified = state.verify(request.token, request.audience or service.own_audience)
     except TokenRefused as refused:

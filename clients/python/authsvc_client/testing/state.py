@@ -54,6 +54,11 @@ class State:
         """The present revision."""
         return f"fa4efa4e-{_EPOCH}.{self._number}"
 
+    @property
+    def key_id(self) -> str:
+        """The kid of the key that signs."""
+        return self._signing.kid
+
     def apply(self, document: str | Mapping[str, Any]) -> None:
         """Replace the policy; raises InvalidRequest that names every fault, and keeps the old one."""
         text = document if isinstance(document, str) else json.dumps(document)
