@@ -20,6 +20,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from authsvc.core.claims import MAX_LEEWAY
 from authsvc.core.errors import Conflict, Internal, NotFound, Reason
 from authsvc.core.framing import length_prefixed
 from authsvc.core.jose import SIGNING, Algorithm
@@ -33,7 +34,6 @@ MAX_PAST = 256
 SIGNER_LAG = 60
 """Seconds that a replica may go on signing with a key after its rotation: it has not seen it yet."""
 
-MAX_LEEWAY = 60
 SERVICE_ACTOR = "service:authsvc"
 
 
