@@ -6,7 +6,7 @@ chain may be as long as a policy file allows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 
 def ordered(edges: Mapping[str, Iterable[str]]) -> tuple[list[str], list[list[str]]]:
@@ -38,10 +38,11 @@ def ordered(edges: Mapping[str, Iterable[str]]) -> tuple[list[str], list[list[st
     return list(done), cycles
 
 
-def closures(edges: Mapping[str, Iterable[str]]) -> dict[str, frozenset[str]]:
-    """Every name to all it reaches, itself included. The graph has no cycle."""
+def closures(edges: Mapping[str, Iterable[str]], take: Callable[[int], None]) -> dict[str, frozenset[str]]:
+    """Every name to all it reaches, itself included. The graph has no cycle; `take` is told each closure's size."""
     reached: dict[str, frozenset[str]] = {}
     for name in ordered(edges)[0]:
         targets = edges[name]
-        reached[name] = frozenset({name}).union(*(reached.get(t, {t}) for t in targets))
+        reached[name] = frozenset({name}).union(*(reached[t] for t in targets))
+        take(len(reached[name]))
     return reached

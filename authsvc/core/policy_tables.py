@@ -92,8 +92,8 @@ def group_tables(groups: Mapping[str, tuple[str, ...]]) -> dict[str, frozenset[s
         for held in members:
             holds.setdefault(held, []).append(f"group:{name}")
     # A group points to the groups that hold it; what reaches further is that graph's closure.
-    upward = closures({f"group:{name}": holds.get(f"group:{name}", []) for name in groups})
     cells = _Cells("groups")
+    upward = closures({f"group:{name}": holds.get(f"group:{name}", []) for name in groups}, cells.take)
     shared: dict[tuple[str, ...], frozenset[str]] = {}
     table: dict[str, frozenset[str]] = {}
     for held, names in holds.items():

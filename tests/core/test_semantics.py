@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ class Row:
         cell = self.cells.get(name, "")
         return "" if cell == '""' else str(json.loads(f'"{cell}"'))
 
-    def json(self, name: str, default: object) -> object:
+    def json(self, name: str, default: Any) -> Any:
         return json.loads(self.cells[name]) if self.cells.get(name) else default
 
 
@@ -48,7 +49,8 @@ class Refused:
 def _read() -> tuple[list[Row], list[Refused]]:
     rows: list[Row] = []
     refused: list[Refused] = []
-    section, policy, head = "", "", []
+    section, policy = "", ""
+    head: list[str] = []
     lines = iter(enumerate(DOCUMENT.read_text().splitlines(), 1))
     for number, line in lines:
         if line.startswith("## "):
@@ -106,9 +108,9 @@ def test_each_question_is_answered_as_the_document_says(row: Row) -> None:
         permission=row.text("permission"),
         resource=row.text("resource"),
         tenant=row.text("tenant"),
-        groups=tuple(row.json("groups", ())),  # type: ignore[arg-type]
-        scope=None if scope is None else frozenset(scope),  # type: ignore[arg-type]
-        context=row.json("context", {}),  # type: ignore[arg-type]
+        groups=tuple(row.json("groups", ())),
+        scope=None if scope is None else frozenset(scope),
+        context=row.json("context", {}),
         token=token,
     )
     decision = decide(policy, BindingIndex.from_bindings(policy.bindings), question, now=NOW)
