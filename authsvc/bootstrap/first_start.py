@@ -6,31 +6,19 @@ Owns: what is generated, and what must be given instead (CONTRACT, "First start"
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
 
 from authsvc.config import Config, TlsMode
 from authsvc.core.errors import InvalidRequest
 from authsvc.ports.record import Record
 from authsvc.storage import secret_files
+from authsvc.storage.data_directory import ADMIN_FILE
 from authsvc.usecases.clients import Clients
-
-ADMIN_FILE = "admin.json"
-"""The first admin's credentials, in the data directory."""
 
 KEK_FILE = "kek"
 DATABASE_FILE = "authsvc.db"
 _FIRST_ADMIN = "admin"
 _SECRET_CHARACTERS = 32
-
-
-def data_directory(environment: Mapping[str, str]) -> Path:
-    """`AUTHSVC_DATA_DIR`, else `authsvc` in the user's data directory."""
-    given = environment.get("AUTHSVC_DATA_DIR")
-    if given:
-        return Path(given)
-    base = environment.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "authsvc"
 
 
 def prepare_directory(directory: Path) -> None:

@@ -22,10 +22,12 @@ from authsvc.bootstrap.first_start import (
 from authsvc.clock import Clock, SystemClock
 from authsvc.config import Config
 from authsvc.core import keys as key_rules
+from authsvc.core.audit import AuditDraft
 from authsvc.core.envelopes import NONCE_BYTES, Kek
 from authsvc.state.tail import Tail
 from authsvc.storage.sql.opening import Opening, open_record
 from authsvc.storage.sql.record import SqlRecord
+from authsvc.telemetry import SecurityLog
 from authsvc.usecases.clients import Clients
 from authsvc.usecases.keyring import Keyring
 from authsvc.usecases.keys import KeyFactory, Keys
@@ -50,6 +52,7 @@ class Foundation:
     config: Config
     directory: Path
     clock: Clock
+    log: SecurityLog
     issuer: str
     record: SqlRecord
     tail: Tail
@@ -101,7 +104,8 @@ def _founded(config: Config, directory: Path, clock: Clock, kek: Kek, record: Sq
     hash_key = record.secret("client-secret-hash")
     factory = KeyFactory(kek, mac_key, config.schedule, partial(secrets.token_bytes, NONCE_BYTES))
     tail_of: list[Tail] = []
-    writer = Writer(record, lambda: tail_of[0])
+    log = SecurityLog(now=clock.now)
+    writer = Writer(record, lambda: tail_of[0], log.audit if config.audit.stdout else _keep_quiet)
     keys = Keys(writer, factory, config.keys.algorithm, record.issuer)
     clients = Clients(writer, secret_hash_key=hash_key, new_secret=new_client_secret, random_id=random_id)
     policies = Policies(
@@ -121,6 +125,7 @@ def _founded(config: Config, directory: Path, clock: Clock, kek: Kek, record: Sq
         config=config,
         directory=directory,
         clock=clock,
+        log=log,
         issuer=record.issuer,
         record=record,
         tail=tail,
@@ -142,3 +147,7 @@ def _founded(config: Config, directory: Path, clock: Clock, kek: Kek, record: Sq
             random_id=random_id,
         ),
     )
+
+
+def _keep_quiet(_draft: AuditDraft) -> None:
+    """The record has it."""

@@ -17,7 +17,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from authsvc import __version__
 from authsvc.api import envoy_messages, standard_messages
 from authsvc.api.engine import Engine, Surroundings
-from authsvc.api.envoy_authz import EnvoyAuthz
+from authsvc.api.envoy_authz import EnvoyAuthorization
 from authsvc.api.handlers_admin import ClientAdminHandlers, KeyAdminHandlers, PolicyAdminHandlers
 from authsvc.api.handlers_authz import AuthzHandlers, LimitHandlers
 from authsvc.api.handlers_tokens import KeyHandlers, TokenHandlers
@@ -32,12 +32,13 @@ from authsvc.core.errors import AuthsvcError
 from authsvc.core.rates import parse_rate
 from authsvc.storage import secret_files
 from authsvc.storage.counters_memory import MemoryCounters
-from authsvc.telemetry import Gauge, Metrics, SecurityLog, tracing
+from authsvc.telemetry import Gauge, Metrics, tracing
 from authsvc.transport.grpcio_server import GrpcioServer
 from authsvc.transport.http_server import HttpServers
 from authsvc.transport.listening import TlsFiles
 from authsvc.usecases.audit_log import AuditLog
 from authsvc.usecases.authz import Authorizer
+from authsvc.usecases.envoy import Gate
 from authsvc.usecases.key_sets import KeySets
 from authsvc.usecases.limits import Limits
 from authsvc.usecases.principals import Authenticator
@@ -70,7 +71,7 @@ class AuthorizationService:
     def __init__(self, foundation: Foundation, *, environment: Mapping[str, str]) -> None:
         self._found = foundation
         config = foundation.config
-        self._log = SecurityLog(now=foundation.clock.now)
+        self._log = foundation.log
         self._metrics = Metrics(_gauges(foundation), __version__)
         self._tracing = tracing(environment, __version__)
         self.audit = AuditLog(
@@ -134,11 +135,8 @@ class AuthorizationService:
         limits = Limits(MemoryCounters(found.clock))
         pages = PageTokens(found.record.secret("page-tokens"))
         authorizer = Authorizer(found.tokens, limits)
-        envoy = EnvoyAuthz(
-            tokens=found.tokens,
-            limits=limits,
-            pseudonym_key=found.record.secret("pseudonyms"),
-        )
+        gate = Gate(found.tokens, limits)
+        envoy = EnvoyAuthorization(gate, pseudonym_key=found.record.secret("pseudonyms"))
         return [
             Service(_descriptor(token_pb2, "TokenService"), TokenHandlers(found.tokens, found.revocations)),
             Service(_descriptor(key_pb2, "KeyService"), KeyHandlers(self._key_sets)),

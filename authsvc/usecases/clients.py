@@ -104,9 +104,7 @@ class Clients:
             subject=client.subject,
             detail={"roles": " ".join(roles)},
         )
-        write = await self._writer.write(
-            partial(self._writer.record.create_client, client, grants, act.draft()), deadline
-        )
+        write = await self._writer.write(partial(self._writer.record.create_client, client, grants), act, deadline)
         return NewSecret(kept.secret_id, secret, write.revision, write.client)
 
     async def rotate_secret(
@@ -143,8 +141,8 @@ class Clients:
             subject=f"client:{client_id}",
             detail={"secret_id": kept.secret_id},
         )
-        verb = partial(self._writer.record.change_client, client_id, change, act.draft(), check=check)
-        write = await self._writer.write(verb, deadline)
+        verb = partial(self._writer.record.change_client, client_id, change, check=check)
+        write = await self._writer.write(verb, act, deadline)
         return NewSecret(kept.secret_id, secret, write.revision, write.client, previous_expire)
 
     async def page(self, after: tuple[str, ...] | None, limit: int) -> Page[Client]:
@@ -169,7 +167,8 @@ class Clients:
         client, kept = self._with_secret(wanted, secret, now)
         act = Act("authsvc.clients:bootstrap", "service:authsvc", now, subject=client.subject)
         try:
-            return record.create_client(client, [make_binding(client.subject, ADMIN)], act.draft()).client
+            grants = [make_binding(client.subject, ADMIN)]
+            return self._writer.write_now(partial(record.create_client, client, grants), act).client
         except Conflict:
             pass
 
@@ -179,7 +178,7 @@ class Clients:
             live = [s for s in found.secrets if s.live(now)][-(MAX_LIVE_SECRETS - 1) :]
             return dataclasses.replace(found, secrets=(*live, kept))
 
-        return record.change_client(client_id, change, act.draft()).client
+        return self._writer.write_now(partial(record.change_client, client_id, change), act).client
 
     def _with_secret(self, wanted: Client, secret: str, now: int) -> tuple[Client, ClientSecret]:
         kept = self._keep(wanted.client_id, secret, now)

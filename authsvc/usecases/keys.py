@@ -103,7 +103,7 @@ class Keys:
             return self._factory.sign(key_rules.ensure(keys, first, standby, now=now, actor=SERVICE_ACTOR))
 
         act = Act("authsvc.keys:ensure", SERVICE_ACTOR, now)
-        return self._writer.record.change_keys(change, act.draft(), expected=None)
+        return self._writer.write_now(partial(self._writer.record.change_keys, change, expected=None), act)
 
     async def rotate(
         self,
@@ -200,15 +200,15 @@ class Keys:
         expected: Order | None,
         deadline: float,
     ) -> KeyWrite:
-        verb = partial(self._writer.record.change_keys, change, act.draft(), expected=expected)
-        return await self._writer.write(verb, deadline)
+        verb = partial(self._writer.record.change_keys, change, expected=expected)
+        return await self._writer.write(verb, act, deadline)
 
     async def _revoke_issuer(self, actor: str, now: int, deadline: float) -> Revision:
         schedule = self._factory.schedule
         everything = Revocation(RevocationKind.ISSUER, self._issuer, now + schedule.max_token_ttl + schedule.leeway + 1)
         act = Act("authsvc.tokens:revoke", actor, now, detail={"target": "issuer"})
-        verb = partial(self._writer.record.revoke, (everything,), act.draft())
-        return (await self._writer.write(verb, deadline)).revision
+        verb = partial(self._writer.record.revoke, (everything,))
+        return (await self._writer.write(verb, act, deadline)).revision
 
     def _revoked(
         self,

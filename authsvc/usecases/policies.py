@@ -30,6 +30,7 @@ from authsvc.usecases.clients import require_holds
 from authsvc.usecases.writes import Act, Writer
 
 if TYPE_CHECKING:
+    from authsvc.core.audit import AuditDraft
     from authsvc.core.values import Revision
     from authsvc.ports.record import Check, Page, PolicyRecord, PolicyWrite, View
     from authsvc.state.snapshot import Snapshot
@@ -106,8 +107,8 @@ class Policies:
                 raise Conflict("the policy is at another revision", Reason.POLICY_REVISION_CONFLICT)
             return Applied(record.policy_revision, tests, snapshot.revision)
         act = Act("authsvc.policies:apply", principal.subject, now, detail={"tests": str(tests)})
-        verb = partial(self._apply, text, compiled, act, expected_revision or None)
-        write = await self._writer.write(verb, deadline)
+        verb = partial(self._apply, text, compiled, expected_revision or None)
+        write = await self._writer.write(verb, act, deadline)
         return Applied(write.policy.policy_revision, tests, write.revision)
 
     def apply_file(self, *, now: int) -> PolicyWrite | None:
@@ -126,13 +127,13 @@ class Policies:
             return None
         compiled, tests = prepare(text, may_bind_service_roles=self._may_bind_service_roles)
         act = Act("authsvc.policies:apply", "service:authsvc", now, detail={"tests": str(tests)})
-        return self._apply(text, compiled, act, None)
+        return self._writer.write_now(partial(self._apply, text, compiled, None), act)
 
-    def _apply(self, text: str, compiled: CompiledPolicy, act: Act, expected: str | None) -> PolicyWrite:
+    def _apply(self, text: str, compiled: CompiledPolicy, expected: str | None, draft: AuditDraft) -> PolicyWrite:
         return self._writer.record.apply_policy(
             text,
             compiled.bindings,
-            act.draft(),
+            draft,
             expected_revision=expected,
             check=_all_of(_keeps_granted_roles(compiled), _keeps_an_admin),
         )
@@ -163,15 +164,15 @@ class Policies:
             detail={"role": wanted.role, "binding_id": wanted.binding_id},
         )
         write = await self._writer.write(
-            partial(self._writer.record.grant, wanted, act.draft(), check=_role_exists(wanted)), deadline
+            partial(self._writer.record.grant, wanted, check=_role_exists(wanted)), act, deadline
         )
         return Granted(wanted, write.revision)
 
     async def revoke(self, principal: Principal, binding_id: str, *, now: int, deadline: float) -> Revision:
         """Take a binding away; raises NotFound BINDING_NOT_FOUND, Conflict LAST_ADMIN."""
         act = Act("authsvc.roles:revoke", principal.subject, now, detail={"binding_id": binding_id})
-        verb = partial(self._writer.record.revoke_binding, binding_id, act.draft(), check=_keeps_an_admin)
-        return (await self._writer.write(verb, deadline)).revision
+        verb = partial(self._writer.record.revoke_binding, binding_id, check=_keeps_an_admin)
+        return (await self._writer.write(verb, act, deadline)).revision
 
     async def page(
         self,

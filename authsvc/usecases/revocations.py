@@ -53,8 +53,8 @@ class Revocations:
         if revocation.kind is RevocationKind.TOKEN:
             detail["token_id"] = revocation.value
         act = Act("authsvc.tokens:revoke", actor, now, subject=subject, detail=detail)
-        verb = partial(self._writer.record.revoke, (revocation,), act.draft())
-        return (await self._writer.write(verb, deadline)).revision
+        verb = partial(self._writer.record.revoke, (revocation,))
+        return (await self._writer.write(verb, act, deadline)).revision
 
     def _revocation(self, snapshot: Snapshot, target: Target, value: str, now: int) -> Revocation:
         forget = now + self._longest_life

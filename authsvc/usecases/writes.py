@@ -58,18 +58,28 @@ class Act:
 class Writer:
     """Runs record verbs off the loop, and answers only when the own snapshot holds the write."""
 
-    def __init__(self, record: Record, tail: Callable[[], Tail]) -> None:
+    def __init__(self, record: Record, tail: Callable[[], Tail], echo: Callable[[AuditDraft], None]) -> None:
         self.record = record
         self._tail = tail
         """Asked at each write: the first start writes before there is a state to follow."""
+        self._echo = echo
+        """Shows an event where operators look; the record keeps it in any case."""
 
-    async def write(self, verb: Callable[[], W], deadline: float) -> W:
-        """Run a verb that writes; `deadline` on the monotonic clock bounds only the wait for the snapshot.
+    async def write(self, verb: Callable[[AuditDraft], W], act: Act, deadline: float) -> W:
+        """Run a verb that writes, with its audit event; `deadline` on the monotonic clock bounds only the
+        wait for the snapshot.
 
         The verb itself is never cut short: once begun its outcome is known, whoever still listens.
         """
-        written = await asyncio.shield(asyncio.to_thread(verb))
+        written = await asyncio.shield(asyncio.to_thread(self.write_now, verb, act))
         await self._tail().wait_for(written.revision, "", deadline)
+        return written
+
+    def write_now(self, verb: Callable[[AuditDraft], W], act: Act) -> W:
+        """Run a verb that writes, in this thread; for the first start, when there is no snapshot to wait for."""
+        draft = act.draft()
+        written = verb(draft)
+        self._echo(draft)
         return written
 
     async def read(self, verb: Callable[[], T]) -> T:
