@@ -74,7 +74,7 @@ def empty_snapshot(number: int = 5) -> Snapshot:
         policy_record=PolicyRecord(),
         policy=compiled(PolicyRecord()),
         bindings=BindingIndex.from_bindings(()),
-        revocations=Revocations(),
+        revocations=Revocations.of(()),
     )
 
 
@@ -104,7 +104,7 @@ class HeldState:
         """As `state.tail.Tail.reach`, with a cap of two waiters in all."""
         assert caller
         with self._moved:
-            if revision.number > self.newest:
+            if revision.order > (1, self.newest):
                 raise Conflict("above the newest", Reason.REVISION_UNREACHABLE)
             if self.waiting >= 2:
                 raise Exhausted("too many wait", Reason.WAITERS_EXHAUSTED)
