@@ -187,17 +187,23 @@ def _algorithms_of(key: PublicKey) -> tuple[Algorithm, ...]:
 
 
 def verification_keys(
-    text: str | bytes, *, minimum_rsa_bits: int = FOREIGN_RSA_BITS, algorithm: Algorithm | None = None
+    text: str | bytes,
+    *,
+    minimum_rsa_bits: int = FOREIGN_RSA_BITS,
+    algorithm: Algorithm | None = None,
+    ignore_private: bool = False,
 ) -> dict[str, VerificationKey]:
     """The usable keys of a JWKS text by `kid`.
 
     Keys that this release cannot use (symmetric, short, for encryption, of unknown kind) are left out, as RFC 7517
-    section 5 says. Raises InvalidRequest where the text is no JWKS or two usable keys have one `kid`.
+    section 5 says; so are those that show their private part, unless `ignore_private`. Raises InvalidRequest where the
+    text is no JWKS or two usable keys have one `kid`.
     """
     found: dict[str, VerificationKey] = {}
     for members in jwk.key_set(text):
+        public = jwk.without_private(members) if ignore_private else members
         try:
-            key = VerificationKey.from_jwk(members, minimum_rsa_bits=minimum_rsa_bits, algorithm=algorithm)
+            key = VerificationKey.from_jwk(public, minimum_rsa_bits=minimum_rsa_bits, algorithm=algorithm)
         except InvalidRequest:
             continue
         if key.kid in found:

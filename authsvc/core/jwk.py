@@ -128,6 +128,11 @@ def public_key(members: Mapping[str, Any]) -> PublicKey:
             raise InvalidRequest.of("kty", "this kind of key is not served")
 
 
+def without_private(members: Mapping[str, Any]) -> dict[str, Any]:
+    """The members without those of a private key, for a person's own data; a trusted issuer never shows them."""
+    return {name: value for name, value in members.items() if name not in _PRIVATE_MEMBERS}
+
+
 def key_set(text: str | bytes) -> list[Mapping[str, Any]]:
     """The members of each key of a JWKS (RFC 7517 section 5); raises InvalidRequest where the text is none."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text

@@ -36,10 +36,10 @@ def verify_lines(
     """A function from a line with a token to `{"valid": bool, "reason": text}`; the reason of a valid one is empty.
 
     Reasons are `Reason.text` or `NOT_A_JWT`. RSA keys have 2,048 bits at least. Raises InvalidRequest where the text is
-    no JWKS; keys that cannot be used are left out.
+    no JWKS; keys that cannot be used are left out, a private part that stands in one is not looked at.
     """
     algorithm = None if expectations.algorithm is IGNORE else expectations.algorithm
-    keys = jose.verification_keys(jwks_text, algorithm=algorithm)
+    keys = jose.verification_keys(jwks_text, algorithm=algorithm, ignore_private=True)
 
     def answer(line: str) -> dict[str, Any]:
         try:

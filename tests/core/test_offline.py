@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from authsvc.core.errors import InvalidRequest, Reason
-from authsvc.core.jose import Algorithm, PrivateKey
+from authsvc.core.jose import Algorithm, PrivateKey, verification_keys
 from authsvc.core.offline import NOT_A_JWT, Expectations, verify_lines
 from tests.support.forge import EDDSA, ES256, ISSUER, NOW, OTHER, RS256, forge, header, payload
 
@@ -83,6 +83,12 @@ def test_a_set_of_one_key_needs_no_kid() -> None:
     assert answer(token, ES256) == ""
     assert answer(token, OTHER) == "token_signature_invalid"
     assert answer(forge(header(kid="another"), payload()), ES256) == "token_key_unknown"
+
+
+def test_a_private_part_in_a_persons_own_key_set_is_not_looked_at() -> None:
+    text = json.dumps({"keys": [ES256.public_jwk() | {"d": "AAAA"}]})
+    assert verify_lines(text, ALL, lambda: NOW)(forge(header(), payload()))["valid"]
+    assert verification_keys(text) == {}
 
 
 @pytest.mark.standard("J14")
