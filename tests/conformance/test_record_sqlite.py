@@ -112,6 +112,12 @@ def test_a_changed_issuer_is_refused_until_accepted(sqlite: SqliteBench) -> None
     assert fault(sqlite.opening) == "issuer"
 
 
+def test_an_unset_issuer_is_the_remembered_one_and_at_first_the_default(sqlite: SqliteBench) -> None:
+    for default in ("https://first.example", "https://later.example"):
+        with closing(open_record(Opening(sqlite.opening.url, KEK, "", default_issuer=default))) as record:
+            assert record.issuer == "https://first.example"
+
+
 def test_a_schema_of_a_newer_release_is_refused(sqlite: SqliteBench) -> None:
     sqlite.open()
     sqlite.sql("UPDATE alembic_version SET version_num = '9999'")
