@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from authsvc_client import AsyncClient, Client, Settings
 
 PATIENT = "10s"

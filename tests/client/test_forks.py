@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from authsvc_client.testing import FakeAuthsvc
 from tests.client.conftest import PATIENT
 from tests.support.scale import scale

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
+
 from authsvc.core import claims, jose
 from authsvc.core.errors import Reason, TokenRefused, Unavailable
 from authsvc_client import Client, InvalidRequest, Settings

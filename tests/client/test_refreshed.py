@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import pytest
+
 from authsvc.core.errors import Unavailable
 from authsvc_client.flow import Flow, Wait
 from authsvc_client.refreshed import FIRST_BACKOFF, LAST_BACKOFF, Lease, Refreshed

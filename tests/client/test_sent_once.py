@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
 from authsvc_client import Consumption, Settings
 from tests.client.conftest import Ask
 

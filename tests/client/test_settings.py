@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from authsvc_client import InvalidRequest, OnUnavailable, Settings, Tls
 
 
@@ -46,9 +47,7 @@ def test_three_variables_are_enough(environ: dict[str, str]) -> None:
         ({"AUTHSVC_ON_UNAVAILABLE": "shrug"}, "AUTHSVC_ON_UNAVAILABLE"),
     ],
 )
-def test_a_wrong_variable_is_named_in_one_line(
-    environ: dict[str, str], changed: dict[str, str], named: str
-) -> None:
+def test_a_wrong_variable_is_named_in_one_line(environ: dict[str, str], changed: dict[str, str], named: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         Settings.from_env({**environ, **changed})
     assert [violation.field for violation in refused.value.violations] == [named]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from authsvc_client.status import read_status, write_status
 from google.protobuf.any_pb2 import Any
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+
+from authsvc_client.status import read_status, write_status
 
 
 def test_what_is_written_is_googles_status() -> None:

@@ -12,8 +12,9 @@ import grpc.aio
 import httpx
 import pytest
 import trustme
+
 from authsvc.core import claims, jose
-from authsvc_client import AsyncClient, Client, Tokens
+from authsvc_client import AsyncClient, Client, TokenRefused, Tokens
 from authsvc_client.httpx import BearerAuth
 from authsvc_client.testing import FakeAuthsvc
 from authsvc_client.tokens import TokenSource
@@ -112,7 +113,7 @@ class TestHttpx:
             try:
                 token = request.headers["Authorization"].removeprefix("Bearer ")
                 subject = authsvc.state.verify(token, ["orders"]).subject
-            except claims.TokenRefused:
+            except TokenRefused:
                 return httpx.Response(401)
             return httpx.Response(200, text=subject)
 
@@ -179,7 +180,7 @@ def test_call_credentials_carry_the_token(authsvc: FakeAuthsvc, tls_echo: tuple[
         tokens = client.tokens("orders")
         both = grpc.composite_channel_credentials(grpc.ssl_channel_credentials(root), tokens.call_credentials())
         with grpc.secure_channel(address, both) as channel:
-            answer = channel.unary_unary("/any/Method")(b"", timeout=10)
+            answer = channel.unary_unary("/any/Method", None, None)(b"", timeout=10)
         assert answer.decode() == f"Bearer {tokens.token()}"
 
 
@@ -192,7 +193,7 @@ def test_call_credentials_carry_the_token_awaited(authsvc: FakeAuthsvc, tls_echo
             tokens = client.tokens("orders")
             both = grpc.composite_channel_credentials(grpc.ssl_channel_credentials(root), tokens.call_credentials())
             async with grpc.aio.secure_channel(address, both) as channel:
-                answer = await channel.unary_unary("/any/Method")(b"", timeout=10)
+                answer = await channel.unary_unary("/any/Method", None, None)(b"", timeout=10)
             return answer.decode(), await tokens.atoken()
 
     got, token = asyncio.run(use())
@@ -206,5 +207,5 @@ def test_call_credentials_without_a_token_fail_the_call(authsvc: FakeAuthsvc, tl
         tokens = client.tokens("orders")
         both = grpc.composite_channel_credentials(grpc.ssl_channel_credentials(root), tokens.call_credentials())
         with grpc.secure_channel(address, both) as channel, pytest.raises(grpc.RpcError) as failed:
-            channel.unary_unary("/any/Method")(b"", timeout=10)
+            channel.unary_unary("/any/Method", None, None)(b"", timeout=10)
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -33,7 +33,7 @@ _SCHEME = HTTPBearer(
 _ANSWERS: Mapping[RefusalKind, tuple[int, str | None]] = {
     # RFC 6750 section 3.1: no error code where there was no credential.
     RefusalKind.NO_CREDENTIAL: (401, "Bearer"),
-    RefusalKind.INVALID_TOKEN: (401, 'Bearer error="invalid_token"'),
+    RefusalKind.INVALID_CREDENTIAL: (401, 'Bearer error="invalid_token"'),
     RefusalKind.FORBIDDEN: (403, None),
     RefusalKind.INSUFFICIENT_SCOPE: (403, 'Bearer error="insufficient_scope"'),
     RefusalKind.LIMITED: (429, None),

@@ -89,14 +89,14 @@ class RefusalKind(Enum):
     """Every way not to come in."""
 
     NO_CREDENTIAL = "no credential"
-    INVALID_TOKEN = "the token is not valid"  # noqa: S105 - a sentence
+    INVALID_CREDENTIAL = "the token is not valid"
     FORBIDDEN = "not permitted"
     INSUFFICIENT_SCOPE = "the token's scope does not cover this"
     LIMITED = "a limit is reached"
     UNAVAILABLE = "authorization is not available"
 
 
-class Refused(Exception):  # noqa: N818 - a refusal, not a fault
+class Refused(Exception):
     """The call may not come in. It says no more than its kind (STANDARDS J17); `retry_after` in seconds."""
 
     def __init__(self, kind: RefusalKind, retry_after: float | None = None) -> None:
@@ -133,7 +133,7 @@ def bearer_of(headers: Sequence[str | bytes]) -> str:
     (first, *others) = headers
     match = _BEARER.fullmatch(first) if isinstance(first, str) and not others else None
     if match is None:
-        raise Refused(RefusalKind.INVALID_TOKEN)
+        raise Refused(RefusalKind.INVALID_CREDENTIAL)
     return match[1]
 
 
@@ -151,7 +151,7 @@ def admit(operations: Operations, rule: Require, asked: Asked, credential: str, 
             return asked.token
         verified = yield from operations.introspect(credential, audience)
     except TokenRefused:
-        raise Refused(RefusalKind.INVALID_TOKEN) from None
+        raise Refused(RefusalKind.INVALID_CREDENTIAL) from None
     except InvalidRequest as error:
         # A part of the call went into the question and cannot be asked about.
         _log.warning("%s denied: %s", asked.method, error.message)
@@ -160,7 +160,7 @@ def admit(operations: Operations, rule: Require, asked: Asked, credential: str, 
         _log.error("%s refused without a decision: %s", asked.method, error.message)
         raise Refused(RefusalKind.UNAVAILABLE, _RETRY_UNAVAILABLE) from None
     if not verified.valid:
-        raise Refused(RefusalKind.INVALID_TOKEN)
+        raise Refused(RefusalKind.INVALID_CREDENTIAL)
     return messages.read_token(verified.token)
 
 
@@ -189,7 +189,7 @@ def _judged(answer: AuthorizeAnswer, known: BearerToken | None) -> BearerToken:
     if answer.reason in (Reason.SCOPE_INSUFFICIENT, Reason.TOKEN_SCOPE_INSUFFICIENT):
         raise Refused(RefusalKind.INSUFFICIENT_SCOPE)
     if answer.reason.name.startswith("TOKEN_"):
-        raise Refused(RefusalKind.INVALID_TOKEN)
+        raise Refused(RefusalKind.INVALID_CREDENTIAL)
     if answer.reason is Reason.LIMIT_EXCEEDED:
         raise Refused(RefusalKind.LIMITED, answer.retry_after)
     raise Refused(RefusalKind.FORBIDDEN)

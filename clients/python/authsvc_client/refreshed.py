@@ -138,8 +138,7 @@ class Refreshed(Generic[T]):
         except AuthsvcError as error:
             self._settle(None, error)
             flight.set_exception(error)
-        except BaseException as error:
-            # A fault of ours must free the passengers too.
+        except BaseException as error:  # noqa: BLE001 - a fault of ours must free the passengers too
             _log.exception("a renewal failed")
             unknown = Unavailable(f"a renewal failed: {type(error).__name__}")
             self._settle(None, unknown)

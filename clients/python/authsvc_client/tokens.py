@@ -7,7 +7,7 @@ new one is there the old one is used.
 
 from __future__ import annotations
 
-import random
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,7 +67,7 @@ class TokenSource:
         life = _life(token)
         end = life - min(_MAX_MARGIN, life * _MARGIN)
         # Jitter, so that a fleet that started together does not renew together.
-        fresh = end * (_RENEW_AT - random.random() * _RENEW_JITTER)  # noqa: S311 - no secret depends on it
+        fresh = end * (_RENEW_AT - _RENEW_JITTER * secrets.randbelow(1000) / 1000)
         return Lease(token, fresh=fresh, due=end, end=end)
 
 

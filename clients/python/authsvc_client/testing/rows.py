@@ -28,6 +28,8 @@ from authsvc_client.testing.state import State
 DEFAULT_TTL = 300
 """Seconds that an issued token lives unless asked."""
 
+_SCHEME = "Bearer"
+
 
 @dataclass(slots=True)
 class Service:
@@ -49,7 +51,7 @@ def _issue_token(service: Service, request: token_pb2.IssueTokenRequest, _: None
     token = state.mint(subject, grant.client_id, audience, request.scope, (), request.tenant, ttl)
     response = token_pb2.IssueTokenResponse(
         access_token=token,
-        token_type="Bearer",  # noqa: S106 - a name of RFC 6750
+        token_type=_SCHEME,
         scope=request.scope,
         revision=state.revision,
     )
@@ -195,7 +197,7 @@ class Rows(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # no generic at r
 
     def _principal(self, bearers: Sequence[str]) -> VerifiedToken:
         scheme, _, token = bearers[0].partition(" ") if len(bearers) == 1 else ("", "", "")
-        if scheme != "Bearer":
+        if scheme != _SCHEME:
             raise Unauthenticated("the caller is not known")
         return self._service.state.principal(token)
 
