@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from authsvc.core import values
 from authsvc.core.bindings import make_binding
-from authsvc.core.client_secrets import MAX_LIVE_SECRETS, keyed_hash
+from authsvc.core.client_secrets import MAX_LIVE_SECRETS, keyed_hash, proves
 from authsvc.core.clients import Client, ClientSecret
 from authsvc.core.errors import Conflict, FieldViolation, InvalidRequest, PermissionDenied, Reason
 from authsvc.core.roles_builtin import ADMIN, BUILTIN_ROLES, CALLER, PROXY
@@ -173,7 +173,7 @@ class Clients:
             pass
 
         def change(found: Client) -> Client:
-            if any(s.keyed_hash == kept.keyed_hash and s.live(now) for s in found.secrets):
+            if proves(kept.keyed_hash, found.secrets, now=now):
                 return found
             live = [s for s in found.secrets if s.live(now)][-(MAX_LIVE_SECRETS - 1) :]
             return dataclasses.replace(found, secrets=(*live, kept))
