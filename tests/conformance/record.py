@@ -436,8 +436,7 @@ class RecordSuite:
         record.apply_policy(POLICY, [file_binding("user:ann")], draft(), expected_revision=None)
         day = 86_400
         who = ["client:billing", "user:ann", "user:x", "user:y"]
-        record.append_audit("r", [draft(actor=actor) for actor in who])
-        record.append_audit("r", [draft(actor="user:x", time=NOW + day)])
+        record.append_audit("r", [*(draft(actor=actor) for actor in who), draft(actor="user:x", time=NOW + day)])
         keys = [event.actor.key_id for event in record.audit_events("r", 0, 9) if event.actor]
         assert keys[2] == keys[3]
         assert len(set(keys)) == 4

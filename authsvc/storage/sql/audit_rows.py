@@ -1,23 +1,17 @@
-"""Audit events as rows, and the keys that seal their identifiers.
+"""Audit events as rows.
 
-Owns: the tables `audit_event`, `audit_chain` and `subject_key` (STANDARDS U8). May import: SQLAlchemy, `core`,
-`ports`. A subject that the record holds (a client, a binding's subject) has a key of its own; all others share
-the key of the event's day, so that strangers cannot fill the record with keys.
+Owns: the tables `audit_event` and `audit_chain`. May import: SQLAlchemy, `core`, `ports`. An event's identifiers are
+sealed under the keys of `subject_keys` before anything is hashed or kept (STANDARDS U8).
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from authsvc.core import envelopes
 from authsvc.core.audit import (
     AuditDraft,
     AuditEvent,
@@ -28,39 +22,25 @@ from authsvc.core.audit import (
 )
 from authsvc.storage.sql import tables
 from authsvc.storage.sql.sealing import seal, unseal
+from authsvc.storage.sql.subject_keys import Keyring, SubjectKeys
 
-HASH_SECRET = "audit.identifiers"  # noqa: S105 - the name of a wrapped secret
-_PURPOSE = "subject-key"
 _IDENTIFIER = "identifier"
 _PRIVATE = "private"
-_SLICE = 500
-"""How many keys one statement asks for; SQLite allows 32,766 parameters, PostgreSQL 65,535."""
 
 
 class AuditRows:
-    """Seals drafts into events and keeps them. `hash_key` is the wrapped secret `HASH_SECRET`."""
+    """Seals drafts into events and keeps them."""
 
-    def __init__(self, kek: envelopes.Kek, hash_key: bytes) -> None:
-        self._kek = kek
-        self._hash_key = hash_key
-
-    def know(self, connection: Connection, subjects: Iterable[str]) -> None:
-        """Give each subject a key of its own unless it has one; for when the record comes to hold it."""
-        table = tables.subject_key
-        wanted = list({self._hash(subject) for subject in subjects})
-        for first in range(0, len(wanted), _SLICE):
-            some = wanted[first : first + _SLICE]
-            there = set(connection.scalars(select(table.c.key_id).where(table.c.key_id.in_(some))))
-            new = [{"key_id": k, "envelope": self._new_envelope(k)} for k in some if k not in there]
-            if new:
-                connection.execute(insert(table), new)
+    def __init__(self, keys: SubjectKeys) -> None:
+        self._keys = keys
 
     def append(self, connection: Connection, chain: str, end: ChainPoint, drafts: Sequence[AuditDraft]) -> ChainPoint:
         """Write the events that follow `end`; the new end. The caller holds the lock of the chain."""
-        keys: dict[bytes, tuple[bytes, envelopes.Kek]] = {}
+        named = {name for draft in drafts for name in (draft.actor, draft.subject) if name}
+        keyring = self._keys.keyring(connection, named)
         rows = []
         for draft in drafts:
-            event = self._sealed(connection, chain, end, draft, keys)
+            event = self._sealed(chain, end, draft, keyring)
             rows.append(_row_of(event))
             end = ChainPoint(event.sequence, event.hash)
         if rows:
@@ -80,21 +60,14 @@ class AuditRows:
 
     def open_identifier(self, connection: Connection, sealed: SealedIdentifier) -> str | None:
         """The identifier in plain; None once its key was destroyed."""
-        key = self._key(connection, sealed.key_id)
+        key = self._keys.key(connection, sealed.key_id)
         return None if key is None else unseal(key, sealed.ciphertext, _IDENTIFIER, sealed.keyed_hash.hex()).decode()
 
-    def _sealed(
-        self,
-        connection: Connection,
-        chain: str,
-        end: ChainPoint,
-        draft: AuditDraft,
-        keys: dict[bytes, tuple[bytes, envelopes.Kek]],
-    ) -> AuditEvent:
+    def _sealed(self, chain: str, end: ChainPoint, draft: AuditDraft, keyring: Keyring) -> AuditEvent:
         private = b""
         if draft.private:
-            _, key = self._key_of(connection, draft.actor, draft.time, keys)
-            private = seal(key, canonical(draft.private).encode(), _PRIVATE, self._hash(draft.actor).hex())
+            _, key = keyring.key_of(draft.actor, draft.time)
+            private = seal(key, canonical(draft.private).encode(), _PRIVATE, self._keys.hash(draft.actor).hex())
         event = AuditEvent(
             chain=chain,
             sequence=end.sequence + 1,
@@ -103,54 +76,20 @@ class AuditRows:
             outcome=draft.outcome,
             reason=draft.reason,
             count=draft.count,
-            actor=self._identifier(connection, draft.actor, draft.time, keys),
-            subject=self._identifier(connection, draft.subject, draft.time, keys),
+            actor=self._identifier(draft.actor, draft.time, keyring),
+            subject=self._identifier(draft.subject, draft.time, keyring),
             private=private,
             detail=canonical(draft.detail),
             previous=end.hash,
         )
         return replace(event, hash=event_hash(event))
 
-    def _identifier(
-        self, connection: Connection, text: str, time: int, keys: dict[bytes, tuple[bytes, envelopes.Kek]]
-    ) -> SealedIdentifier | None:
+    def _identifier(self, text: str, time: int, keyring: Keyring) -> SealedIdentifier | None:
         if not text:
             return None
-        key_id, key = self._key_of(connection, text, time, keys)
-        keyed_hash = self._hash(text)
+        key_id, key = keyring.key_of(text, time)
+        keyed_hash = self._keys.hash(text)
         return SealedIdentifier(key_id, keyed_hash, seal(key, text.encode(), _IDENTIFIER, keyed_hash.hex()))
-
-    def _key_of(
-        self, connection: Connection, text: str, time: int, keys: dict[bytes, tuple[bytes, envelopes.Kek]]
-    ) -> tuple[bytes, envelopes.Kek]:
-        own = self._hash(text)
-        if own not in keys:
-            key = self._key(connection, own)
-            keys[own] = self._day_key(connection, time) if key is None else (own, key)
-        return keys[own]
-
-    def _day_key(self, connection: Connection, time: int) -> tuple[bytes, envelopes.Kek]:
-        key_id = self._hash(f"day {datetime.fromtimestamp(time, UTC).date()}")
-        key = self._key(connection, key_id)
-        if key is not None:
-            return (key_id, key)
-        envelope = self._new_envelope(key_id)
-        connection.execute(insert(tables.subject_key).values(key_id=key_id, envelope=envelope))
-        return (key_id, self._unwrapped(envelope, key_id))
-
-    def _key(self, connection: Connection, key_id: bytes) -> envelopes.Kek | None:
-        table = tables.subject_key
-        envelope = connection.scalar(select(table.c.envelope).where(table.c.key_id == key_id))
-        return None if envelope is None else self._unwrapped(envelope, key_id)
-
-    def _new_envelope(self, key_id: bytes) -> bytes:
-        return seal(self._kek, os.urandom(32), _PURPOSE, key_id.hex())
-
-    def _unwrapped(self, envelope: bytes, key_id: bytes) -> envelopes.Kek:
-        return envelopes.Kek(unseal(self._kek, envelope, _PURPOSE, key_id.hex()))
-
-    def _hash(self, text: str) -> bytes:
-        return hmac.digest(self._hash_key, text.encode(), hashlib.sha256)
 
 
 def chain_end(connection: Connection, chain: str) -> ChainPoint | None:

@@ -7,13 +7,13 @@ in effect unless it is revoked, which only a file's can be. Every function that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, select, tuple_, update
 
-from authsvc.core.bindings import Binding, BindingIndex, BindingSource
+from authsvc.core.bindings import MAX_PATTERNS, Binding, BindingIndex, BindingSource
 from authsvc.core.errors import NotFound, Reason
 from authsvc.ports.change_log import BindingPut, BindingRemoved, Edit
 from authsvc.storage.sql import tables
@@ -80,13 +80,19 @@ def remove_subject(connection: Connection, subject: str) -> list[Edit]:
     return [BindingRemoved(binding) for binding in in_effect]
 
 
-def check_room(connection: Connection, subjects: Iterable[str]) -> None:
-    """Raise InvalidRequest where a subject holds more bindings than an index takes.
+def check_room(connection: Connection, *, subject: str | None = None) -> None:
+    """Raise InvalidRequest where a subject, by default any, holds more bindings than an index takes.
 
     Inside the transaction, because a record that no snapshot can be built from would stop every replica.
     """
-    for subject in subjects:
-        BindingIndex.from_bindings(effective(connection, subject=subject))
+    large = (
+        select(_table.c.subject)
+        .where(_table.c.revoked.is_(False))
+        .group_by(_table.c.subject)
+        .having(func.count() > MAX_PATTERNS)
+    )
+    for found in connection.scalars(_filtered(large, subject=subject)).all():
+        BindingIndex.from_bindings(effective(connection, subject=found))
 
 
 def effective(connection: Connection, *, subject: str | None = None, role: str | None = None) -> tuple[Binding, ...]:

@@ -39,6 +39,7 @@ from authsvc.ports.record import (
     no_check,
 )
 from authsvc.storage.sql import audit_rows, binding_rows, dialects, rows, secret_rows
+from authsvc.storage.sql.subject_keys import HASH_SECRET, SubjectKeys
 from authsvc.storage.sql.writing import Writer, Writing
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ class SqlRecord:
         self._engine = engine
         self._kek = kek
         with dialects.writing(engine) as connection:
-            hash_key = secret_rows.secret(connection, kek, audit_rows.HASH_SECRET)
-        self._audit = audit_rows.AuditRows(kek, hash_key)
+            hash_key = secret_rows.secret(connection, kek, HASH_SECRET)
+        self._subject_keys = SubjectKeys(kek, hash_key)
+        self._audit = audit_rows.AuditRows(self._subject_keys)
         self._writer = Writer(engine, self._audit)
 
     # Reading.
@@ -146,7 +148,7 @@ class SqlRecord:
                     Reason.CLIENT_EXISTS,
                     metadata={"client_id": client.client_id},
                 )
-            self._audit.know(write.connection, {client.subject})
+            self._subject_keys.know(write.connection, [client.subject])
             write.add([ClientPut(client)])
             self._grant(write, bindings)
         return ClientWrite(write.revision, client)
@@ -203,11 +205,10 @@ class SqlRecord:
                 )
             revision = str(Revision(write.before.revision.record, *write.order))
             policy = PolicyRecord(text, revision, audit.time)
-            subjects = {binding.subject for binding in bindings}
             write.add([PolicyPut(policy)])
             write.add(binding_rows.replace_file(write.connection, bindings))
-            binding_rows.check_room(write.connection, subjects)
-            self._audit.know(write.connection, subjects)
+            binding_rows.check_room(write.connection)
+            self._subject_keys.know(write.connection, (binding.subject for binding in bindings))
         return PolicyWrite(write.revision, policy)
 
     def grant(self, binding: Binding, audit: AuditDraft, *, check: Check = no_check) -> Write:
@@ -274,11 +275,10 @@ class SqlRecord:
         self._engine.dispose()
 
     def _grant(self, write: Writing, bindings: Sequence[Binding]) -> None:
-        subjects = {binding.subject for binding in bindings}
         for binding in bindings:
             write.add(binding_rows.grant(write.connection, binding))
-        binding_rows.check_room(write.connection, subjects)
-        self._audit.know(write.connection, subjects)
+            binding_rows.check_room(write.connection, subject=binding.subject)
+        self._subject_keys.know(write.connection, (binding.subject for binding in bindings))
 
 
 def _mark(write: Writing, revocation: Revocation) -> RevocationPut:
