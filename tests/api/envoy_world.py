@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -135,6 +135,7 @@ class World:
         proxies: Sequence[config.Proxy] = (LOOPBACK,),
         counters: Counters | None = None,
         grants: Sequence[tuple[str, str]] = (),
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.kept = Kept()
@@ -161,7 +162,7 @@ class World:
                 log=self.kept,
                 clock=self.clock,
                 failures=FailedAuthentications(Rate(20, 60_000_000)),
-                monotonic=lambda: self.seconds,
+                monotonic=monotonic or (lambda: self.seconds),
             ),
         )
         row = table.get(CHECK)
@@ -241,7 +242,7 @@ class World:
 
 def check_request(
     method: str = "GET",
-    path: str = "/v1/orders/7",
+    path: str | bytes = "/v1/orders/7",
     *,
     token: str | None = None,
     headers: Sequence[tuple[str, bytes]] = (),
@@ -261,14 +262,19 @@ def check_request(
     attributes.destination.principal = destination
     attributes.context_extensions.update(extensions or {})
     http = attributes.request.http
-    http.method, http.path, http.host, http.scheme = method, path, "orders.example", "https"
-    given = [(name.lower(), value) for name, value in headers]
+    raw_path = path if isinstance(path, bytes) else path.encode()
+    http.method, http.path, http.host, http.scheme = method, _as_text(raw_path), "orders.example", "https"
+    given = [(":path", raw_path), *((name.lower(), value) for name, value in headers)]
     if token is not None:
         given.append(("authorization", f"Bearer {token}".encode()))
     for name, value in given:
         if raw:
             http.header_map.headers.add(key=name, raw_value=value)
         else:
-            text = value.decode("utf-8", "replace").replace("\ufffd", "!")
+            text = _as_text(value)
             http.headers[name] = f"{http.headers[name]},{text}" if name in http.headers else text
     return request
+
+
+def _as_text(value: bytes) -> str:
+    return value.decode("utf-8", "replace").replace("\ufffd", "!")

@@ -260,6 +260,17 @@ def test_a_path_that_two_readers_could_read_differently_is_refused(world: World,
 
 
 @pytest.mark.standard("E5")
+@pytest.mark.parametrize("raw", [False, True])
+def test_bytes_that_envoy_writes_as_an_exclamation_mark_do_not_pass_for_one(world: World, *, raw: bool) -> None:
+    """HTTP/2 carries them to the service as they are; only the raw header tells the two apart."""
+    token = world.token()
+    assert status_of(world.ask(check_request(path=b"/v1/orders/\xff", token=token, raw=raw))) == 400
+    assert status_of(world.ask(check_request(path=b"/v1/orders/!\xff", token=token, raw=raw))) == 400
+    assert status_of(world.ask(check_request(path="/v1/orders/!", token=token, raw=raw))) == (200 if raw else 400)
+    assert status_of(world.ask(check_request(path="/v1/orders/7?a=!", token=token, raw=raw))) == 200
+
+
+@pytest.mark.standard("E5")
 def test_an_encoded_question_mark_stays_in_its_segment(world: World) -> None:
     """`/v1/orders?x` is another route than `/v1/orders%3Fx`, however a proxy spells it (Heimdall's bypass)."""
     assert status_of(world.ask(check_request("POST", "/v1/orders?x=/admin", token=world.token()))) == 200
