@@ -23,7 +23,7 @@ from authsvc.core.routes import Route
 
 VERSION = 1
 
-_SECTIONS = (
+SECTIONS = (
     "version",
     "permissions",
     "roles",
@@ -34,11 +34,11 @@ _SECTIONS = (
     "limits",
     "tests",
 )
-_ROLE = ("inherits", "allow", "deny")
-_BINDING = ("subject", "role", "tenant", "resource", "expire_time", "condition")
-_ROUTE = ("name", "match", "permission", "resource", "audience", "limits")
-_MATCH = ("destination", "host", "method", "path")
-_TEST = ("subject", "groups", "permission", "tenant", "resource", "scope", "context", "now", "expect")
+ROLE = ("inherits", "allow", "deny")
+BINDING = ("subject", "role", "tenant", "resource", "expire_time", "condition")
+ROUTE = ("name", "match", "permission", "resource", "audience", "limits")
+MATCH = ("destination", "host", "method", "path")
+TEST = ("subject", "groups", "permission", "tenant", "resource", "scope", "context", "now", "expect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class _Sections:
 
     def document(self, plain: Plain) -> PolicyDocument:
         reader = self.reader
-        root = reader.mapping(plain, "", _SECTIONS)
+        root = reader.mapping(plain, "", SECTIONS)
         version = root.get("version")
         if type(version) is not int or version != VERSION:
             reader.fault("version", f"is required and must be {VERSION}")
@@ -132,7 +132,7 @@ class _Sections:
         for name, body in reader.mapping(value, "roles").items():
             path = member("roles", name)
             reader.checked(path, values.role, name)
-            spec = reader.mapping(body, path, _ROLE)
+            spec = reader.mapping(body, path, ROLE)
             roles[name] = RoleSpec(
                 reader.texts(spec.get("inherits"), f"{path}.inherits", values.role),
                 reader.texts(spec.get("allow"), f"{path}.allow", values.permission_pattern),
@@ -152,7 +152,7 @@ class _Sections:
 
     def _binding(self, value: Plain, path: str) -> Binding:
         reader = self.reader
-        body = reader.mapping(value, path, _BINDING)
+        body = reader.mapping(value, path, BINDING)
         return make_binding(
             reader.text(body.get("subject"), f"{path}.subject", values.subject, required=True),
             reader.text(body.get("role"), f"{path}.role", values.role, required=True),
@@ -176,11 +176,11 @@ class _Sections:
         if isinstance(value, dict) and "deprecated" in value:
             reader.fault(f"{path}.deprecated", "is not served by this release")
             value = {name: inner for name, inner in value.items() if name != "deprecated"}
-        body = reader.mapping(value, path, _ROUTE)
+        body = reader.mapping(value, path, ROUTE)
         at = f"{path}.match"
         if "match" not in body:
             reader.fault(at, "is required; `{}` matches every request")
-        match = reader.mapping(body.get("match"), at, _MATCH)
+        match = reader.mapping(body.get("match"), at, MATCH)
         method = reader.text(match.get("method"), f"{at}.method", route_rules.method_of)
         template = reader.text(match.get("path"), f"{at}.path", route_rules.template_of)
         name = reader.text(body.get("name"), f"{path}.name", values.audience)
@@ -201,7 +201,7 @@ class _Sections:
 
     def _test(self, value: Plain, path: str) -> PolicyTest:
         reader = self.reader
-        body = reader.mapping(value, path, _TEST)
+        body = reader.mapping(value, path, TEST)
         scope = body.get("scope")
         expect = body.get("expect")
         if expect not in ("allow", "deny"):

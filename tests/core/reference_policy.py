@@ -15,7 +15,7 @@ Policy = dict[str, Any]
 Ask = dict[str, Any]
 
 
-class Fails(Exception):  # noqa: N818 -- a condition's outcome
+class Fails(Exception):
     """The condition fails to evaluate."""
 
 
@@ -194,7 +194,7 @@ def random_policy(random: Random) -> Policy:
             binding["condition"] = random.choice([*CONDITIONS])
         bindings.append(binding)
     scopes = {s: _some(random, PATTERNS[:-1], 2) for s in random.sample(["s", "t", "S"], random.choice([0, 2, 3]))}
-    declared = dict.fromkeys(["o:r", "o:w", "p:r", *_some(random, PERMISSIONS, 4)], {})
+    declared: dict[str, dict[str, str]] = {p: {} for p in ["o:r", "o:w", "p:r", *_some(random, PERMISSIONS, 4)]}
     return {"permissions": declared, "roles": roles, "groups": groups, "bindings": bindings, "scopes": scopes}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -113,15 +114,19 @@ string(1) == "1" && string(1u) == "1" && string(1.0) == "1" && string(1.5) == "1
 string("a") == "a" && string(b"a") == "a" && bytes("a") == b"a" && bytes(b"a") == b"a" && string(false) == "false"
 dyn(true)
 timestamp("2026-01-01T00:00:00Z") < timestamp("2026-01-01T00:00:00.000000001Z")
-timestamp("2026-01-01T02:00:00+02:00") == timestamp("2026-01-01T00:00:00Z") && timestamp(0) == timestamp("1970-01-01T00:00:00Z")
+timestamp("2026-01-01T02:00:00+02:00") == timestamp("2026-01-01T00:00:00Z")
+timestamp(0) == timestamp("1970-01-01T00:00:00Z")
 timestamp("1969-12-31T22:30:00-01:30") == timestamp(timestamp("1970-01-01t00:00:00z"))
 timestamp(10) - timestamp(4) == duration("6s") && timestamp(10) - duration("4s") == timestamp(6)
 timestamp(1) + duration("1s") == timestamp(2) && duration("1s") + timestamp(1) == timestamp(2)
 duration("1h30m") + duration("-30m") == duration("3600s") && duration("1h") - duration("1m") == duration("59m")
-duration("1.5s") == duration("1500ms") && duration("1us") == duration("1000ns") && duration(duration("0")) == duration("0s")
+duration("1.5s") == duration("1500ms") && duration("1us") == duration("1000ns")
+duration(duration("0")) == duration("0s")
 string(duration("1h0.5s")) == "3600.5s" && string(duration("-2s")) == "-2s"
-string(timestamp("2026-02-03T04:05:06.7Z")) == "2026-02-03T04:05:06.7Z" && string(timestamp(0)) == "1970-01-01T00:00:00Z"
-timestamp("2026-02-03T04:05:06.789Z").getFullYear() == 2026 && timestamp(0).getMonth() == 0 && timestamp(0).getDate() == 1
+string(timestamp("2026-02-03T04:05:06.7Z")) == "2026-02-03T04:05:06.7Z"
+string(timestamp(0)) == "1970-01-01T00:00:00Z"
+timestamp("2026-02-03T04:05:06.789Z").getFullYear() == 2026 && timestamp(0).getMonth() == 0
+timestamp(0).getDate() == 1
 timestamp(0).getDayOfMonth() == 0 && timestamp(0).getDayOfWeek() == 4 && timestamp(0).getDayOfYear() == 0
 timestamp(0).getHours() == 0 && timestamp(0).getHours("+02:00") == 2 && timestamp(0).getHours("-01:30") == 22
 timestamp(0).getMinutes("01:30") == 30 && timestamp(0).getSeconds("UTC") == 0
@@ -294,6 +299,7 @@ matches("a") == 1
 "a".matches("(?=a)")
 "a".matches("(a)\\1")
 "a".matches("(a{1000}){3}")
+"a".matches("a{900}b{900}")
 "a".contains()
 "a".contains("b", "c")
 contains("a", "b")
@@ -339,8 +345,15 @@ def test_what_is_no_condition_is_refused_when_it_is_read(text: str) -> None:
 @pytest.mark.standard("P13")
 @pytest.mark.parametrize(
     "deep",
-    ["(" * 33 + "true" + ")" * 33, "!" * 33 + "true", "[" * 33 + "]" * 33 + " == []", "1" + " + 1" * 33 + " == 1"]
-    + ["context" + ".a" * 33, "-" * 34 + "1 == 1", "a".join(["(" * 4000])],
+    [
+        "(" * 33 + "true" + ")" * 33,
+        "!" * 33 + "true",
+        "[" * 33 + "]" * 33 + " == []",
+        "1" + " + 1" * 33 + " == 1",
+        "context" + ".a" * 33,
+        "-" * 34 + "1 == 1",
+        "(" * 4000,
+    ],
 )
 def test_depth_is_bounded_at_32(deep: str) -> None:
     with pytest.raises(CelSyntaxError, match="deeper than 32"):
@@ -372,8 +385,7 @@ def test_length_is_bounded_at_4_kib_of_utf_8() -> None:
         "context.many.map(a, context.many)[0] == []",
         "context.many.map(a, a).map(a, a).map(a, a) == []",
         "context.many + context.many + context.many == []",
-        "context.many in [context.many, context.many, context.many] && context.many == context.many"
-        " && context.many == context.many",
+        "context.many in [context.list, context.many] && context.many == context.many",
         "context.list.map(x, context.long + context.long).size() == 3",
         "context.list.map(a, context.list.map(b, context.long.contains('y'))) == []",
         "context.list.map(a, context.long.matches('(x+x+)+y')) == []",
@@ -417,10 +429,8 @@ def test_any_text_compiles_or_is_refused_and_any_condition_answers_or_fails(text
         compiled = compile_expression(text, VARIABLES)
     except CelSyntaxError:
         return
-    try:
+    with suppress(ConditionFailed):
         assert compiled.holds(VALUES) in (True, False)
-    except ConditionFailed:
-        pass
 
 
 @given(st.integers(-(1 << 64), 1 << 64), st.integers(-(1 << 64), 1 << 64))

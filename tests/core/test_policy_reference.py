@@ -55,7 +55,7 @@ def test_every_decision_and_its_reason_equal_the_reference() -> None:
 
 @pytest.mark.standard("P3", "P8")
 def test_an_index_grown_and_shrunk_step_by_step_decides_as_a_fresh_one() -> None:
-    for seed in SEEDS[:: 10]:
+    for seed in SEEDS[::10]:
         random = Random(seed)
         policy = reference.random_policy(random)
         made, fresh = compiled(policy)
@@ -98,7 +98,7 @@ def test_interleaved_questions_on_shared_policies_equal_fresh_evaluation() -> No
 
 @pytest.mark.standard("P7")
 def test_what_is_listed_passes_and_what_passes_is_listed() -> None:
-    for seed in SEEDS[:: 4]:
+    for seed in SEEDS[::4]:
         random = Random(seed)
         policy = reference.random_policy(random)
         made, index = compiled(policy)

@@ -1,7 +1,8 @@
 """A syntax tree to closures.
 
 Owns: evaluation and its budget (STANDARDS P13). May import: the standard library and `core`. A straight expression
-costs one step a node, taken at once; a loop takes its body's nodes again at each turn; long values cost by length.
+costs one step a node and what its functions cost, taken at once;
+a loop takes its body's nodes again at each turn; long values cost by length.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from authsvc.core.cel.syntax import (
 )
 from authsvc.core.conditions import ConditionFailed
 
-BUDGET = 2_000
+BUDGET = 1_500
 """Steps of one evaluation; measured to stay under a millisecond (docs/decisions/0002-cel.md)."""
 
 
@@ -160,6 +161,7 @@ class _Compiler:
             raise CelSyntaxError(f"the function `{node.name}` is not known", node.at)
         if len(node.arguments) not in function.counts:
             raise CelSyntaxError(f"`{node.name}` does not take {len(node.arguments)} arguments", node.at)
+        self.cost += function.steps
         return _apply(function.call, self._all(node.arguments, depth))
 
     def _matches(self, node: Call, depth: int) -> Evaluate:

@@ -5,7 +5,6 @@ Owns: which functions are served and what they do. May import: the standard libr
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +32,12 @@ MAX_PARSED = 64
 MAX_PATTERN_SIZE = 1_000
 """Instructions of a regular expression's program."""
 
+_SEARCHED_A_STEP = 64
+_MATCH_STEPS = 20
+_PLACES_A_STEP = 24
+_CONVERSION_STEPS = 10
+_TIME_STEPS = 30
+
 _INT = re.compile(r"[-+]?[0-9]{1,20}\Z")
 _UINT = re.compile(r"[0-9]{1,20}\Z")
 _DOUBLE = re.compile(r"[-+]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[-+]?[0-9]{1,4})?|inf|nan)\Z", re.IGNORECASE)
@@ -48,13 +53,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function: how it may be called, with how many arguments (the receiver is the first)."""
+    """A function: how it may be called, with how many arguments (the receiver is the first), and what a call costs."""
 
     call: Callable[..., object]
     counts: frozenset[int]
     as_method: bool
     as_function: bool
     gives_bool: bool = False
+    steps: int = 2
 
 
 def pattern(text: str) -> Callable[[Budget, Any], bool]:
@@ -72,22 +78,19 @@ def pattern(text: str) -> Callable[[Budget, Any], bool]:
     size = compiled.programsize
     if size > MAX_PATTERN_SIZE:
         raise ValueError(f"the regular expression's program is larger than {MAX_PATTERN_SIZE}")
-    # RE2 may walk all states a character when its cache of states is full.
-    chars_a_step = max(1, CHARS_A_STEP // (4 * size))
 
     def matches(budget: Budget, value: Any) -> bool:
         if type(value) is not str:
             raise no_overload("matches", value)
-        budget.take(_MATCH_STEPS + len(value) // chars_a_step)
+        # Measured: a hostile pattern makes RE2 build a new state of up to `size` places at every byte.
+        bytes_at_most = len(value) if value.isascii() else 4 * len(value)
+        budget.take(_MATCH_STEPS + bytes_at_most * size // _PLACES_A_STEP)
         try:
             return compiled.search(value) is not None
         except UnicodeEncodeError:
             raise EvaluationError("the text holds a lone surrogate") from None
 
     return matches
-
-
-_MATCH_STEPS = 20
 
 
 def _size(_: Budget, value: Any) -> int:
@@ -100,7 +103,7 @@ def _of_texts(name: str, ask: Callable[[str, str], bool]) -> Callable[..., objec
     def call(budget: Budget, text: Any, part: Any) -> bool:
         if type(text) is not str or type(part) is not str:
             raise no_overload(name, text, part)
-        budget.take((len(text) + len(part)) // CHARS_A_STEP)
+        budget.take((len(text) + len(part)) // _SEARCHED_A_STEP)
         return ask(text, part)
 
     return call
@@ -268,11 +271,11 @@ def _part(
             return -whole_units if value.nanoseconds < 0 else whole_units
         raise no_overload(name, value)
 
-    return Function(call, frozenset({1, 2}), as_method=True, as_function=False)
+    return Function(call, frozenset({1, 2}), as_method=True, as_function=False, steps=_TIME_STEPS)
 
 
-def _converts(call: Callable[..., object], *, gives_bool: bool = False) -> Function:
-    return Function(call, frozenset({1}), as_method=False, as_function=True, gives_bool=gives_bool)
+def _converts(call: Callable[..., object], *, gives_bool: bool = False, steps: int = _CONVERSION_STEPS) -> Function:
+    return Function(call, frozenset({1}), as_method=False, as_function=True, gives_bool=gives_bool, steps=steps)
 
 
 def _asks(name: str, ask: Callable[[str, str], bool]) -> Function:
@@ -288,11 +291,11 @@ FUNCTIONS: dict[str, Function] = {
     "uint": _converts(_uint),
     "double": _converts(_double),
     "bool": _converts(_bool, gives_bool=True),
-    "string": _converts(_string),
+    "string": _converts(_string, steps=_TIME_STEPS),
     "bytes": _converts(_bytes),
     "dyn": _converts(_dyn, gives_bool=True),
-    "timestamp": _converts(_timestamp),
-    "duration": _converts(_duration),
+    "timestamp": _converts(_timestamp, steps=_TIME_STEPS),
+    "duration": _converts(_duration, steps=2 * _TIME_STEPS),
     "getFullYear": _part("getFullYear", lambda moment, _: moment.year),
     "getMonth": _part("getMonth", lambda moment, _: moment.month - 1),
     "getDate": _part("getDate", lambda moment, _: moment.day),
