@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import cast
 
 from authsvc.api import convert
 from authsvc.core import values
@@ -33,7 +34,9 @@ _ALGORITHMS: Mapping[int, Algorithm | None] = MappingProxyType(
         types_pb2.ALGORITHM_RS256: Algorithm.RS256,
     }
 )
-_ALGORITHM_NUMBERS = MappingProxyType({algorithm: number for number, algorithm in _ALGORITHMS.items()})
+_ALGORITHM_NUMBERS: Mapping[Algorithm | None, types_pb2.Algorithm] = MappingProxyType(
+    {algorithm: cast("types_pb2.Algorithm", number) for number, algorithm in _ALGORITHMS.items()}
+)
 _KEY_STATES: Mapping[KeyState, key_admin_pb2.KeyState] = MappingProxyType(
     {
         KeyState.PENDING: key_admin_pb2.KEY_STATE_PENDING,

@@ -16,6 +16,7 @@ from authsvc.usecases.tokens import IssuedToken, TokenRequest
 from authsvc.v1 import token_pb2
 
 MAX_SECRET = 512
+_BEARER = "Bearer"
 MAX_TTL = 10 * 365 * 86_400
 """Seconds; the configured maximum is far lower and is looked at by the use case."""
 
@@ -58,8 +59,8 @@ def issued(token: IssuedToken) -> token_pb2.IssueTokenResponse:
     """The answer with the token; the engine adds the revision."""
     message = token_pb2.IssueTokenResponse(
         access_token=token.access_token,
-        token_type="Bearer",
-        scope=token.scope,  # noqa: S106 - the type's name
+        token_type=_BEARER,
+        scope=token.scope,
     )
     message.expire_time.seconds = token.expire_time
     return message

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import IntEnum
+from itertools import islice
 from types import MappingProxyType
 
 from google.protobuf import any_pb2, duration_pb2
@@ -21,13 +22,15 @@ from authsvc.core.errors import AuthsvcError, Exhausted, Internal, InvalidReques
 
 DOMAIN = "authsvc"
 
-MAX_MESSAGE = 512
-MAX_VIOLATIONS = 16
+MAX_MESSAGE = 256
 MAX_VALUE = 128
-"""Characters and items: together they keep the trailers under the 8 KiB that clients accept by default."""
+MAX_VIOLATIONS = 12
+MAX_METADATA = 4
+"""Bytes and items: together, in base64, they stay under the 8 KiB of trailers that clients accept by default."""
 
 DEFAULT_RETRY_SECONDS = 1.0
 
+_CUT = "..."
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -168,8 +171,8 @@ def refusal(fault: BaseException, request_id: str) -> Refusal:
     else:
         message, metadata = _clean(fault.message, MAX_MESSAGE), fault.metadata
     info = error_details_pb2.ErrorInfo(reason=reason.name, domain=DOMAIN)
-    for key, value in metadata.items():
-        info.metadata[key] = _clean(value, MAX_VALUE)
+    for key, value in islice(metadata.items(), MAX_METADATA):
+        info.metadata[_clean(key, MAX_VALUE)] = _clean(value, MAX_VALUE)
     details.append(_pack("ErrorInfo", info.SerializeToString()))
     if isinstance(fault, InvalidRequest) and fault.violations:
         bad = error_details_pb2.BadRequest()
@@ -204,6 +207,9 @@ def _pack(name: str, value: bytes) -> any_pb2.Any:
 
 
 def _clean(text: str, most: int) -> str:
-    """Text as one printable line of at most `most` characters (STANDARDS U14)."""
-    shown = text if len(text) <= most else text[: most - 1] + "…"
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", shown)
+    """Text as one line of at most `most` bytes, controls escaped (STANDARDS U14)."""
+    shown = _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text[:most])
+    encoded = shown.encode()
+    if len(text) <= most and len(encoded) <= most:
+        return shown
+    return encoded[: most - len(_CUT)].decode(errors="ignore") + _CUT

@@ -106,7 +106,7 @@ class Service:
     deny: Deny | None = None
 
 
-class TableFault(Exception):  # noqa: N818 - named as what it is
+class TableFault(Exception):
     """The table has a gap; the service does not start."""
 
 

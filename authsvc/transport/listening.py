@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-class ListenFault(Exception):  # noqa: N818 - named as what it is
+class ListenFault(Exception):
     """The address cannot be served; one line that says why."""
 
 

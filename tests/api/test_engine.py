@@ -195,7 +195,8 @@ def test_a_transport_that_refuses_gets_the_rows_own_way(fault: BaseException) ->
     tested = bench()
     denial = tested.engine.refuse(tested.row(ENVOY), Call(ENVOY), fault)
     refused = tested.engine.refuse(tested.row(CHECK), Call(CHECK), fault)
-    assert isinstance(denial, bytes) and denial.startswith(DENIED)
+    assert isinstance(denial, bytes)
+    assert denial.startswith(DENIED)
     assert isinstance(refused, Refusal)
 
 
@@ -215,7 +216,8 @@ def test_the_deadline_is_looked_at_again_after_deciding() -> None:
 
     tested = bench(all_services(check=check))
     assert reason_of(tested.refused(CHECK, **AS_CALLER)) == "DEADLINE_EXCEEDED"
-    assert seen and seen[0] < float("inf")
+    assert seen
+    assert seen[0] < float("inf")
 
 
 def test_an_async_row_is_served_too() -> None:
@@ -327,7 +329,8 @@ def test_a_grant_that_fails_counts_as_failed_authentication() -> None:
     assert codes == [Code.UNAUTHENTICATED] * 3 + [Code.RESOURCE_EXHAUSTED]
     # The rest of the /64 is one address; a right secret is never refused for other people's failures.
     neighbour = ask("wrong", "2001:db8::2")
-    assert isinstance(neighbour, Refusal) and neighbour.code == Code.RESOURCE_EXHAUSTED
+    assert isinstance(neighbour, Refusal)
+    assert neighbour.code == Code.RESOURCE_EXHAUSTED
     assert isinstance(ask("right"), bytes)
 
 
