@@ -166,8 +166,8 @@ def test_a_missing_or_foreign_audience_is_refused(aud: object, reason: Reason | 
 def test_audience_is_ignored_only_on_purpose_and_nobody_is_no_audience() -> None:
     token = read()
     check(token, audience=IGNORE)
-    for nobody in (None, []):
-        refused(Reason.TOKEN_AUDIENCE_MISMATCH, partial(read, aud=nobody))
+    refused(Reason.TOKEN_AUDIENCE_MISMATCH, partial(read, aud=None))
+    refused(Reason.TOKEN_AUDIENCE_MISMATCH, partial(read, aud=[]))
     refused(Reason.TOKEN_AUDIENCE_MISMATCH, lambda: check(token, audience=frozenset()))
     null = forge(header(), json.dumps(payload() | {"aud": None}))
     refused(Reason.TOKEN_CLAIM_INVALID, lambda: verify_signature_and_claims(null, TRUST))
