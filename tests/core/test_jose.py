@@ -205,7 +205,7 @@ def test_an_unencoded_payload_is_refused(b64_member: object) -> None:
 
 
 @pytest.mark.standard("J10")
-@pytest.mark.parametrize("kid", [ES256.kid, OTHER.kid, None])
+@pytest.mark.parametrize("kid", [ES256.kid, OTHER.kid, None], ids=["known", "unknown", "absent"])
 def test_keys_and_addresses_in_a_header_are_never_used(kid: str | None) -> None:
     members = header(OTHER, kid=kid) | {
         "jwk": OTHER.public_jwk(),
