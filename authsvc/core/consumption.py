@@ -76,7 +76,8 @@ def check_descriptors(domain: str, descriptors: Sequence[Descriptor], field: str
     faults: list[FieldViolation] = []
     _check(faults, domain, f"{prefix}domain")
     if not 1 <= len(descriptors) <= MAX_DESCRIPTORS:
-        raise InvalidRequest.of(f"{prefix}descriptors", f"holds not 1 to {MAX_DESCRIPTORS} descriptors")
+        faults.append(FieldViolation(f"{prefix}descriptors", f"holds not 1 to {MAX_DESCRIPTORS} descriptors"))
+        raise InvalidRequest(faults)
     for place, descriptor in enumerate(descriptors):
         path = f"{prefix}descriptors[{place}]"
         if not 1 <= len(descriptor.entries) <= MAX_ENTRIES:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from authsvc.config import LOOPBACK
 from authsvc.core import values
 from authsvc.core.errors import AuthsvcError, PermissionDenied, Unauthenticated
 from authsvc.core.policy import service_permissions
@@ -137,7 +138,7 @@ class Authenticator:
 
     @staticmethod
     def _is_peer(pattern: str, address: str, identities: Sequence[str]) -> bool:
-        if pattern == "loopback":
+        if pattern == LOOPBACK:
             return _is_loopback(address)
         return any(fnmatchcase(identity, pattern) for identity in identities)
 

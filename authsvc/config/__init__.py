@@ -1,0 +1,46 @@
+"""The configuration: one frozen, typed object, checked whole at start."""
+
+from authsvc.config.reading import ENVIRONMENT_PREFIX, load
+from authsvc.config.settings import (
+    LOOPBACK,
+    Audit,
+    Bootstrap,
+    Config,
+    Counters,
+    Keys,
+    PeerPrincipal,
+    Policy,
+    PolicySource,
+    Proxy,
+    Record,
+    Seconds,
+    Server,
+    Tls,
+    TlsMode,
+    Tokens,
+    is_loopback,
+    split_listen,
+)
+
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "LOOPBACK",
+    "Audit",
+    "Bootstrap",
+    "Config",
+    "Counters",
+    "Keys",
+    "PeerPrincipal",
+    "Policy",
+    "PolicySource",
+    "Proxy",
+    "Record",
+    "Seconds",
+    "Server",
+    "Tls",
+    "TlsMode",
+    "Tokens",
+    "is_loopback",
+    "load",
+    "split_listen",
+]

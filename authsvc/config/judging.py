@@ -1,0 +1,106 @@
+"""What single settings cannot show: unsafe or impossible combinations.
+
+Owns: every rule over more than one setting, and every bound. May import: `core`. Each fault names the setting
+that mends it.
+"""
+
+from __future__ import annotations
+
+from authsvc.config.settings import LOOPBACK, Config, PolicySource, Server, TlsMode, is_loopback, split_listen
+from authsvc.core.errors import FieldViolation, InvalidRequest
+from authsvc.core.jose import SIGNING
+from authsvc.core.rates import parse_rate
+
+
+def judge(config: Config, faults: list[FieldViolation]) -> None:
+    """What single values cannot show."""
+    _judge_listeners(config.server, faults)
+    if faults:
+        return
+    _judge_peers(config.server, faults)
+    _judge_times(config, faults)
+    rules = (
+        (
+            not config.issuer or config.issuer.startswith(("https://", "http://")),
+            "issuer",
+            "is not an http or https URL",
+        ),
+        (
+            not config.record.url or config.record.url.startswith("sqlite:///"),
+            "record.url",
+            "is not of the form sqlite:///PATH, the only record of this release",
+        ),
+        (
+            config.keys.algorithm in SIGNING,
+            "keys.algorithm",
+            f"`{config.keys.algorithm}` does not sign here; it takes ES256, EdDSA or RS256",
+        ),
+        (
+            config.policy.source is not PolicySource.FILE or config.policy.path is not None,
+            "policy.path",
+            "is required where policy.source is file",
+        ),
+        (0.0 <= config.audit.allow_sample <= 1.0, "audit.allow_sample", "is not between 0 and 1"),
+        (
+            bool(config.bootstrap.admin_client_id) == bool(config.bootstrap.admin_secret_file),
+            "bootstrap.admin_client_id",
+            "goes with bootstrap.admin_secret_file, both or neither",
+        ),
+    )
+    faults.extend(FieldViolation(name, text) for holds, name, text in rules if not holds)
+    if config.on_loopback or config.bootstrap.generate:
+        return
+    if config.keys.kek is None:
+        faults.append(
+            FieldViolation("keys.kek", "is required off loopback (or bootstrap.generate = true, for a trial)")
+        )
+    if not config.bootstrap.admin_client_id:
+        faults.append(
+            FieldViolation(
+                "bootstrap.admin_client_id", "is required off loopback (or bootstrap.generate = true, for a trial)"
+            )
+        )
+
+
+def _judge_listeners(server: Server, faults: list[FieldViolation]) -> None:
+    for name in ("listen", "http_listen", "ops_listen"):
+        address = getattr(server, name)
+        try:
+            split_listen(address)
+        except ValueError as error:
+            faults.append(FieldViolation(f"server.{name}", str(error)))
+            continue
+        if name != "ops_listen" and server.tls.mode is TlsMode.UNSET and not is_loopback(address):
+            faults.append(
+                FieldViolation(f"server.{name}", f"`{address}` is not loopback: set server.tls.mode to files")
+            )
+    if server.tls.mode is TlsMode.FILES:
+        faults.extend(
+            FieldViolation(f"server.tls.{name}", "is required where server.tls.mode is files")
+            for name in ("certificate", "key")
+            if getattr(server.tls, name) is None
+        )
+
+
+def _judge_peers(server: Server, faults: list[FieldViolation]) -> None:
+    if server.client_ca is not None and server.tls.mode is TlsMode.UNSET:
+        faults.append(FieldViolation("server.client_ca", "needs server.tls.mode files"))
+    if server.principals and server.client_ca is None:
+        faults.append(FieldViolation("server.principals", "needs server.client_ca"))
+    for index, proxy in enumerate(server.proxies):
+        if not proxy.peer:
+            faults.append(FieldViolation(f"server.proxies[{index}].peer", "is required"))
+        elif proxy.peer != LOOPBACK and server.client_ca is None:
+            faults.append(FieldViolation(f"server.proxies[{index}].peer", "needs server.client_ca"))
+    try:
+        parse_rate(server.auth_failures, "server.auth_failures")
+    except InvalidRequest as error:
+        faults.extend(error.violations)
+
+
+def _judge_times(config: Config, faults: list[FieldViolation]) -> None:
+    if not 0 < config.tokens.ttl <= config.tokens.max_ttl:
+        faults.append(FieldViolation("tokens.ttl", "is not between 1s and tokens.max_ttl"))
+    for text in config.schedule.faults():
+        setting, _, what = text.partition(": ")
+        faults.append(FieldViolation(setting, what))
