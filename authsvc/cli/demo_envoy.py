@@ -36,6 +36,16 @@ class EnvoyFault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class EnvoyTls:
+    """How Envoy proves itself to authsvc, and authsvc to Envoy: PEM files, and the DNS name of the server."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+    server_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class EnvoySetup:
     """What differs between one Envoy and another. Addresses are `ip:port`.
 
@@ -50,6 +60,7 @@ class EnvoySetup:
     strict_paths: bool = True
     timeout: str = "0.25s"
     extensions: tuple[tuple[str, str], ...] = ()
+    tls: EnvoyTls | None = None
 
 
 def find_envoy() -> Path | None:
@@ -79,7 +90,7 @@ def envoy_config(setup: EnvoySetup, admin: Path) -> str:
                     }
                 ],
                 "clusters": [
-                    _cluster("authsvc", setup.authsvc, {"http2_protocol_options": {}}),
+                    _cluster("authsvc", setup.authsvc, {"http2_protocol_options": {}}) | _tls(setup.tls),
                     _cluster("upstream", setup.upstream, {"http_protocol_options": {}}),
                 ],
             },
@@ -162,6 +173,24 @@ def _cluster(name: str, address: str, protocol: dict[str, Any]) -> dict[str, Any
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(address)}}]}],
         },
+    }
+
+
+def _tls(tls: EnvoyTls | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    own = {"certificate_chain": {"filename": str(tls.certificate)}, "private_key": {"filename": str(tls.key)}}
+    named = {"san_type": "DNS", "matcher": {"exact": tls.server_name}}
+    trusted = {"trusted_ca": {"filename": str(tls.ca)}, "match_typed_subject_alt_names": [named]}
+    return {
+        "transport_socket": {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": f"{_TYPE}.transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": tls.server_name,
+                "common_tls_context": {"tls_certificates": [own], "validation_context": trusted},
+            },
+        }
     }
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from authsvc.cli.demo_envoy import EnvoySetup, RunningEnvoy, echo_upstream, running_envoy
 from authsvc.transport.grpcio_server import GrpcioServer
+from authsvc.transport.listening import TlsFiles
 from tests.api.envoy_world import World
 
 RawHeaders = Sequence[tuple[str, str | bytes]]
@@ -93,14 +94,14 @@ def _hpack(text: bytes) -> bytes:
 
 
 @contextmanager
-def serving(world: World) -> Iterator[str]:
+def serving(world: World, tls: TlsFiles | None = None) -> Iterator[str]:
     """The world's row on a real gRPC server; gives its `ip:port`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     server = GrpcioServer(world.engine, loop, stream_threads=4)
     try:
-        yield f"127.0.0.1:{server.listen('127.0.0.1:0')}"
+        yield f"127.0.0.1:{server.listen('127.0.0.1:0', tls)}"
     finally:
         server.drain(1.0)
         loop.call_soon_threadsafe(loop.stop)
