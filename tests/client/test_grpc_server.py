@@ -29,6 +29,7 @@ RULES: Rules = {
     "/shop.Orders/Chat": Require("orders:write"),
     "/shop.Orders/WhoAmI": Require(),
     "/shop.Orders/Health": PUBLIC,
+    "/shop.Orders/PlainHealth": PUBLIC,
     "/shop.Orders/Nowhere": PUBLIC,
     "/shop.Orders/Limited": Require("orders:read", consume=[Consumption("api", [{"path": "/limited"}])]),
     "/shop.Orders/LimitedBySubject": Require(
@@ -97,6 +98,7 @@ class Orders(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             "List": (grpc.unary_stream_rpc_method_handler, out),
             "PlainList": (grpc.unary_stream_rpc_method_handler, listed),
             "Plain": (grpc.unary_unary_rpc_method_handler, get),
+            "PlainHealth": (grpc.unary_unary_rpc_method_handler, get),
             "Put": (grpc.stream_unary_rpc_method_handler, into),
             "Chat": (grpc.stream_stream_rpc_method_handler, both),
         }
@@ -295,6 +297,7 @@ def test_who_came_in_before_is_not_known_to_the_next(authsvc: FakeAuthsvc, order
         orders("Plain", token)
         orders("PlainList", token)
     assert {orders("Health") for _ in range(16)} == {"nobody got 7"}
+    assert {orders("PlainHealth") for _ in range(16)} == {"nobody got 7"}
 
 
 def test_a_limit_by_subject_needs_local_verification(authsvc: FakeAuthsvc, serve: Serve) -> None:

@@ -14,7 +14,7 @@ from authsvc_client import Consumption, Settings
 from tests.client.conftest import Ask
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_HEADERS, _RST_STREAM, _SETTINGS, _PING = 1, 3, 4, 6
+_HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 1, 3, 4, 6, 7
 _ACK = 1
 _REFUSED_STREAM = 7
 
@@ -26,8 +26,14 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def refuse_stream(connection: socket.socket, stream: int) -> None:
-    """Say that the call was not processed: what gRPC repeats by itself, without any policy."""
+    """Say that the call was refused before it was processed."""
     connection.sendall(_frame(_RST_STREAM, 0, stream, _REFUSED_STREAM.to_bytes(4, "big")))
+
+
+def go_away(connection: socket.socket, _stream: int) -> None:
+    """Say that no call of this connection was seen: what gRPC repeats by itself, without any policy."""
+    connection.sendall(_frame(_GOAWAY, 0, 0, bytes(8)))
+    connection.shutdown(socket.SHUT_RDWR)
 
 
 def cut(connection: socket.socket, _stream: int) -> None:
@@ -96,7 +102,7 @@ READING: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("answer", [refuse_stream, cut])
+@pytest.mark.parametrize("answer", [refuse_stream, go_away, cut])
 @pytest.mark.parametrize("operation", CONSUMING)
 @pytest.mark.standard("R7")
 def test_what_consumes_is_sent_once(ask: Ask, operation: str, answer: Answer) -> None:
@@ -107,7 +113,7 @@ def test_what_consumes_is_sent_once(ask: Ask, operation: str, answer: Answer) ->
     assert peer.arrived == 1
 
 
-@pytest.mark.parametrize("answer", [refuse_stream, cut])
+@pytest.mark.parametrize("answer", [refuse_stream, go_away, cut])
 @pytest.mark.parametrize("operation", READING)
 def test_a_read_is_asked_again(ask: Ask, operation: str, answer: Answer) -> None:
     with Peer(answer).serving() as peer:

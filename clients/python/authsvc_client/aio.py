@@ -73,10 +73,9 @@ class AsyncWire:
             return await self._send(step, left)
         if step.flight.done():
             return step.flight.result()
-        # Shielded: others wait for the same flight.
-        flight = asyncio.shield(asyncio.wrap_future(step.flight))
         try:
-            return await asyncio.wait_for(flight, max(0.0, left))
+            # A flight runs from its start on, so that the cancellation of one who waits does not reach it.
+            return await asyncio.wait_for(asyncio.wrap_future(step.flight), max(0.0, left))
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before a token or key set was there") from None
 
