@@ -4,6 +4,8 @@ Owns: the one frozen, typed object. May import: the standard library and `core`.
 values; what follows from other settings is computed, never asked twice.
 """
 
+# ruff: noqa: RUF009 - `_doc` is `dataclasses.field` with the sentence that the reference prints
+
 from __future__ import annotations
 
 import dataclasses
