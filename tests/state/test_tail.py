@@ -143,13 +143,14 @@ def test_lost_commits_rebuild_the_snapshot_and_raise_the_epoch(
         assert tail.reached(lost.revision)
         kept.backup(now)
     with closing(open_at(record_path)) as other:
-        # Another replica takes the lost revision's number before this one looks.
+        # Another replica takes the lost revision's number, and goes on, before this one looks.
         taken = other.grant(granted("user:other"), draft())
+        other.grant(granted("user:more"), draft())
     assert taken.revision == lost.revision
     tail.advance()
     assert not list(tail.current.bindings.of("user:lost"))
     assert list(tail.current.bindings.of("user:other"))
-    assert record.grant(granted("user:next"), draft()).revision.order == (2, 3)
+    assert record.grant(granted("user:next"), draft()).revision.order == (2, 4)
 
 
 def test_an_unknown_kind_of_change_stops_the_tail_for_good(
