@@ -268,6 +268,20 @@ def test_a_call_waits_until_the_replica_has_caught_up_and_answers_from_there() -
     assert authz_pb2.CheckResponse.FromString(answers[0]).revision == f"{RECORD}-1.7"
 
 
+@pytest.mark.standard("U13", "J21")
+def test_a_caller_that_was_revoked_while_it_waited_is_refused() -> None:
+    state = HeldState(5, newest=7)
+    tested = bench(state=state, gone_at=7)
+    answers: list[bytes | Refusal] = []
+    caller = threading.Thread(target=lambda: answers.append(tested.serve(CHECK, _asking(f"{RECORD}-1.7"), **AS_CALLER)))
+    caller.start()
+    wait_for(lambda: state.waiting == 1)
+    state.move(7)
+    caller.join(5)
+    assert isinstance(answers[0], Refusal)
+    assert answers[0].code == Code.UNAUTHENTICATED
+
+
 @pytest.mark.standard("U13")
 def test_waiters_are_capped() -> None:
     state = HeldState(5, newest=7)

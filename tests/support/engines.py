@@ -118,14 +118,17 @@ class HeldState:
 
 
 class RoleAuthenticator:
-    """`Bearer ROLE` is a client that holds the built-in role."""
+    """`Bearer ROLE` is a client that holds the built-in role, up to and without the revision `gone_at`."""
+
+    def __init__(self, gone_at: int = 2**62) -> None:
+        self._gone_at = gone_at
 
     def principal(
         self, authorization: Sequence[str], identities: Sequence[str], snapshot: Snapshot, now: int
     ) -> Principal:
         """As `usecases.principals.Authenticator.principal`."""
         role = authorization[0].removeprefix("Bearer ") if authorization else "".join(identities)
-        if role not in BUILTIN_ROLES:
+        if role not in BUILTIN_ROLES or snapshot.revision.number >= self._gone_at:
             raise Unauthenticated(f"inner text about {role}")
         return Principal(f"client:{role}", Client(client_id=role), BUILTIN_ROLES[role])
 
@@ -206,12 +209,13 @@ def bench(
     state: HeldState | None = None,
     allow_sample: float = 1.0,
     failures: int = 3,
+    gone_at: int = 2**62,
 ) -> Bench:
     """An engine that serves everything, with handlers that answer nothing in particular."""
     audit, clock, text, metrics = Audit(), FakeClock(), io.StringIO(), Metrics()
     state = state or HeldState()
     around = Surroundings(
-        authenticator=RoleAuthenticator(),
+        authenticator=RoleAuthenticator(gone_at),
         state=state,
         audit=audit,
         metrics=metrics,
