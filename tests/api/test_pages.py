@@ -37,6 +37,7 @@ def test_the_first_and_the_last_page_have_none() -> None:
         "a" * 5_000,
         "é",
     ],
+    ids=["other_filter", "shifted_bounds", "other_key", "short", "no_base64", "long", "not_ascii"],
 )
 def test_a_token_of_elsewhere_is_refused(token: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
