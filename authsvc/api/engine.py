@@ -43,10 +43,17 @@ ALLOW_SAMPLE = 0.01
 """The share of allows that is audited unless configured otherwise."""
 
 _NOT_A_PROXY = "the peer is not one of `server.proxies`"
-_QUIET = frozenset({Reason.DEADLINE_EXCEEDED, Reason.OVERLOADED, Reason.SHUTTING_DOWN, Reason.AUTHENTICATION_THROTTLED})
+_QUIET = frozenset(
+    {
+        Reason.DEADLINE_EXCEEDED,
+        Reason.OVERLOADED,
+        Reason.SHUTTING_DOWN,
+        Reason.AUTHENTICATION_THROTTLED,
+        Reason.REQUEST_TOO_LARGE,
+    }
+)
 _SECURITY = frozenset(
     {
-        Reason.CALLER_UNAUTHENTICATED,
         Reason.CALLER_NOT_PERMITTED,
         Reason.CLIENT_AUTHENTICATION_FAILED,
         Reason.GRANT_EXCEEDS_GRANTER,
@@ -184,7 +191,7 @@ class Engine:
             if row.takes_min_revision and message.min_revision:
                 self._renew(row, context, message.min_revision, runner)
             response = row.handler(message, context)
-            if row.is_async:
+            if isinstance(response, Coroutine):
                 response = runner.run(response, call, context.deadline)
             if row.gives_revision and not response.revision:
                 response.revision = str(context.snapshot.revision)
@@ -305,11 +312,22 @@ class Engine:
 
     def _audited(self, row: Row, context: Context, code: Code, reason: Reason) -> bool:
         if code is not Code.OK:
-            return reason in _SECURITY or (row.audit_class is not AuditClass.NONE and reason not in _QUIET)
+            return self._refusal_audited(row, context, code, reason)
         if row.audit_class is AuditClass.DECISION:
             # Sampling is statistics, not a secret.
             return context.allowed is False or random.random() < self._around.allow_sample  # noqa: S311
         return row.audit_class is AuditClass.READ
+
+    @staticmethod
+    def _refusal_audited(row: Row, context: Context, code: Code, reason: Reason) -> bool:
+        """Security events, and acts of administrators that were refused; what is malformed is only counted.
+
+        A stranger who shows nothing proves nothing: an event for each of its calls would let it fill the record.
+        """
+        if reason is Reason.CALLER_UNAUTHENTICATED:
+            return bool(context.call.authorization or context.call.peer_identities)
+        administers = row.audit_class in {AuditClass.READ, AuditClass.WRITE}
+        return reason in _SECURITY or (administers and code is not Code.INVALID_ARGUMENT and reason not in _QUIET)
 
 
 def _draft(row: Row, context: Context, reason: Reason) -> AuditDraft:

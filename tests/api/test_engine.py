@@ -390,6 +390,15 @@ def test_a_refused_caller_is_audited_on_every_row() -> None:
     assert (draft.outcome, draft.reason) == ("denied", "caller_not_permitted")
 
 
+@pytest.mark.parametrize("name", [CHECK, ISSUE, "authsvc.v1.KeyAdminService/RotateKey"])
+def test_what_is_malformed_or_shows_no_credential_fills_no_record(name: str) -> None:
+    tested = bench(allow_sample=0.0)
+    tested.refused(name, b"\xff", authorization=(f"Bearer {ADMIN}",))
+    if name != ISSUE:
+        tested.refused(name)
+    assert not tested.audit.drafts
+
+
 def test_metrics_count_by_row_and_code() -> None:
     tested = bench()
     tested.serve(CHECK, **AS_CALLER)
