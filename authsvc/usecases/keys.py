@@ -8,7 +8,7 @@ was first, so that a rotation of three replicas at once gives one new key (STAND
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,10 @@ class KeyFactory:
             actor=actor,
         )
 
+    def authentic(self, keys: tuple[KeyRecord, ...]) -> tuple[KeyRecord, ...]:
+        """Those whose MAC is right: a row forged in the database must not be moved on, which would give it one."""
+        return tuple(key for key in keys if key_rules.is_authentic(self._mac_key, key))
+
     def sign(self, change: key_rules.KeyTransition) -> KeyChange:
         """Put the MAC on every record that a transition changed (STANDARDS K12)."""
         return KeyChange(
@@ -100,7 +104,9 @@ class Keys:
         standby = self._factory.make(self._algorithm, now=now, actor=SERVICE_ACTOR)
 
         def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
-            return self._factory.sign(key_rules.ensure(keys, first, standby, now=now, actor=SERVICE_ACTOR))
+            return self._factory.sign(
+                key_rules.ensure(self._factory.authentic(keys), first, standby, now=now, actor=SERVICE_ACTOR)
+            )
 
         act = Act("authsvc.keys:ensure", SERVICE_ACTOR, now)
         return self._writer.write_now(partial(self._writer.record.change_keys, change, expected=None), act)
@@ -200,8 +206,12 @@ class Keys:
         expected: Order | None,
         deadline: float,
     ) -> KeyWrite:
-        verb = partial(self._writer.record.change_keys, change, expected=expected)
-        return await self._writer.write(verb, act, deadline)
+        def of_authentic(keys: tuple[KeyRecord, ...]) -> KeyChange:
+            return change(self._factory.authentic(keys))
+
+        verb = partial(self._writer.record.change_keys, of_authentic, expected=expected)
+        write = await self._writer.write(verb, act, deadline)
+        return replace(write, keys=self._factory.authentic(write.keys))
 
     async def _revoke_issuer(self, actor: str, now: int, deadline: float) -> Revision:
         schedule = self._factory.schedule
