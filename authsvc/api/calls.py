@@ -4,8 +4,8 @@ Owns: `Call` (what a transport knows of one call), `Context` (what a handler get
 `Refusal` (what a transport puts on the wire instead of a message). May import: `core`, `state`, `usecases`.
 
 A handler is `def handler(request, context) -> response` where it only reads the snapshot, `async def` where it
-waits for a store, and returns an iterator for a stream. It raises errors of `core.errors`; anything else
-becomes INTERNAL with a request id.
+waits for a store (a `def` that seldom waits may return a coroutine then), and returns an iterator for a stream.
+It raises errors of `core.errors`; anything else becomes INTERNAL with a request id.
 """
 
 from __future__ import annotations

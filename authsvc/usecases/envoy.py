@@ -6,7 +6,7 @@ Owns: the order peer, path, route, credential, token, check, limits (STANDARDS E
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +81,13 @@ class Gate:
         self._tokens = tokens
         self._limits = limits
 
-    async def decide(self, snapshot: Snapshot, proxy: ProxyGrant, request: HttpRequest, *, now: int) -> ProxyAnswer:
-        """Let a request through, or say why not. The route's limits are debited only where all else allows."""
+    def decide(
+        self, snapshot: Snapshot, proxy: ProxyGrant, request: HttpRequest, *, now: int
+    ) -> ProxyAnswer | Coroutine[Any, Any, ProxyAnswer]:
+        """Let a request through, or say why not: an answer, or a coroutine that gives it.
+
+        Only limits may have to wait for a store. They are debited only where all else allows.
+        """
         line = RequestLine(request.method, request.path, request.host, request.destination)
         try:
             found = match(snapshot.policy.routes, line)
@@ -93,7 +98,7 @@ class Gate:
         answer = self._decided(snapshot, proxy, request, found, now)
         if not answer.allowed or answer.token is None or not found.route.limits:
             return answer
-        return await self._debited(snapshot, request, found, answer, answer.token)
+        return self._debited(snapshot, request, found, answer, answer.token)
 
     def _decided(
         self, snapshot: Snapshot, proxy: ProxyGrant, request: HttpRequest, found: RouteMatch, now: int
