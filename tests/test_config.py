@@ -76,7 +76,7 @@ def test_every_fault_is_listed_at_once() -> None:
     ],
 )
 def test_a_wrong_value_is_refused_in_a_line_that_names_what_to_do(setting: str, value: str, says: str) -> None:
-    found = faults(**{setting.replace(".", "__"): value})
+    found = faults("", None, **{setting.replace(".", "__"): value})
     assert any(says in description for description in found.values()), found
 
 

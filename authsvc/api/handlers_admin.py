@@ -163,9 +163,7 @@ class PolicyAdminHandlers:
         )
 
     def get_policy(
-        self,
-        request: policy_admin_pb2.GetPolicyRequest,
-        context: Context,  # noqa: ARG002 the shape of a handler
+        self, _request: policy_admin_pb2.GetPolicyRequest, context: Context
     ) -> policy_admin_pb2.GetPolicyResponse:
         """The policy in force in this call's snapshot."""
         found = context.snapshot.policy_record
@@ -201,7 +199,7 @@ class PolicyAdminHandlers:
         return policy_admin_pb2.RevokeRoleResponse(revision=str(revision))
 
     async def list_role_bindings(
-        self, request: policy_admin_pb2.ListRoleBindingsRequest, context: Context
+        self, request: policy_admin_pb2.ListRoleBindingsRequest, _context: Context
     ) -> policy_admin_pb2.ListRoleBindingsResponse:
         """Bindings by subject; filters are exact."""
         subject, role, tenant = convert_admin.binding_filters(request)

@@ -99,7 +99,7 @@ class KeyHandlers:
     def __init__(self, key_sets: KeySets) -> None:
         self._key_sets = key_sets
 
-    def get_jwks(self, request: key_pb2.GetJwksRequest, context: Context) -> key_pb2.GetJwksResponse:  # noqa: ARG002 the shape of a handler
+    def get_jwks(self, _request: key_pb2.GetJwksRequest, context: Context) -> key_pb2.GetJwksResponse:
         """The key set, the same bytes as over HTTP."""
         found = self._key_sets.of(context.snapshot, context.now)
         return key_pb2.GetJwksResponse(jwks=found.text, max_age=found.max_age)

@@ -145,6 +145,7 @@ def _founded(config: Config, directory: Path, clock: Clock, kek: Kek, record: Sq
             keyring=keyring,
             secret_hash_key=hash_key,
             random_id=random_id,
+            state_age=tail.age,
         ),
     )
 

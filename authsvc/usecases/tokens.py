@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from authsvc.core import claims, values
 from authsvc.core.client_secrets import keyed_hash, proves
-from authsvc.core.errors import FieldViolation, InvalidRequest, Reason, TokenRefused, Unauthenticated
+from authsvc.core.errors import FieldViolation, InvalidRequest, Reason, TokenRefused, Unauthenticated, Unavailable
+from authsvc.core.keys import SIGNER_LAG
 
 if TYPE_CHECKING:
     from authsvc import config
@@ -92,12 +93,14 @@ class Tokens:
         keyring: Keyring,
         secret_hash_key: bytes,
         random_id: Callable[[], str],
+        state_age: Callable[[], float],
     ) -> None:
         self.issuer = issuer
         self._settings = settings
         self._keyring = keyring
         self._secret_hash_key = secret_hash_key
         self._random_id = random_id
+        self._state_age = state_age
         self._cache = TokenCache()
 
     def verify(
@@ -132,8 +135,12 @@ class Tokens:
     def issue(self, snapshot: Snapshot, request: TokenRequest, *, now: int) -> IssuedToken:
         """Issue a token by client credentials (RFC 6749 section 4.4, RFC 9068 section 3).
 
-        Raises Unauthenticated (CLIENT_AUTHENTICATION_FAILED) and InvalidRequest (scope, audience, tenant, ttl).
+        Raises Unauthenticated (CLIENT_AUTHENTICATION_FAILED), InvalidRequest (scope, audience, tenant, ttl), and
+        Unavailable where this replica has not seen the record for so long that the key may have been rotated
+        away: a token must not outlive its key's visibility (STANDARDS K3).
         """
+        if self._state_age() > SIGNER_LAG:
+            raise Unavailable(f"the record was not reached for {SIGNER_LAG} s; no tokens are issued until it is")
         client = self._authenticate(snapshot, request, now)
         scope = _granted_scope(client, request.scope)
         audience = _granted_audience(client, request.audience)

@@ -145,6 +145,7 @@ class World:
         tokens = Tokens(
             issuer=ISSUER,
             settings=config.Tokens(),
+            state_age=lambda: 0.0,
             keyring=keyring,
             secret_hash_key=b"s" * 32,
             random_id=lambda: secrets.token_hex(16),

@@ -98,7 +98,7 @@ def test_a_rotation_waits_for_the_lead_and_keeps_old_tokens_valid(tmp_path: Path
         assert caught.value.reason == "KEY_LEAD_NOT_PASSED"
         assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
         (standby,) = kids(service, KeyState.PENDING)
-        clock.advance(3601)
+        service.advance(clock, 3601)
         rotated = rotate(service)
         assert rotated.active.kid == standby
         assert {rotated.active.kid, rotated.standby.kid, rotated.retiring.kid} == published(service)
@@ -107,7 +107,7 @@ def test_a_rotation_waits_for_the_lead_and_keeps_old_tokens_valid(tmp_path: Path
         fresh = service.token("shop", secret)
         assert verify(service, fresh).token.key_id == standby
         assert verify(service, old).valid
-        clock.advance(60)
+        service.advance(clock, 60)
         assert verify(service, old).reason == error_reason_pb2.REASON_TOKEN_EXPIRED
 
 
@@ -118,13 +118,13 @@ def test_keys_rotate_and_leave_by_themselves_when_they_are_due(tmp_path: Path) -
     with embedded(tmp_path / "data", clock=clock, settings=settings) as service:
         (first,) = kids(service, KeyState.ACTIVE)
         secret = service.create_client("shop", audience=["orders"])
-        clock.advance(7201)
+        service.advance(clock, 7201)
         token = service.token("shop", secret)
         assert upkeep(service)
         assert kids(service, KeyState.ACTIVE) != [first]
         assert verify(service, token).valid
         assert kids(service, KeyState.RETIRING) == [first]
-        clock.advance(601 + 60 + 10)
+        service.advance(clock, 601 + 60 + 10)
         assert upkeep(service)
         assert first not in published(service)
 
@@ -136,6 +136,18 @@ def upkeep(service: Embedded) -> bool:
     found = service.foundation
     work = found.keys.upkeep(found.tail.current, now=found.clock.now(), deadline=time.monotonic() + 5)
     return asyncio.run_coroutine_threadsafe(work, service.loop).result(10)
+
+
+@pytest.mark.standard("K3")
+def test_a_replica_that_lost_the_record_issues_no_token_its_key_might_not_cover(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with embedded(tmp_path / "data", clock=clock) as service:
+        secret = service.create_client("shop", audience=["orders"])
+        service.foundation.tail.stop()
+        clock.advance(61)
+        with pytest.raises(Refused) as caught:
+            service.token("shop", secret)
+        assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "RECORD_UNAVAILABLE")
 
 
 @pytest.mark.standard("K9")
@@ -254,7 +266,7 @@ def test_what_a_binding_gave_is_gone_with_it_at_once_and_a_files_stays_gone(fres
     assert not check(fresh, "user:ann", "orders:read")
     fresh.apply(POLICY + "# again\n")
     assert not check(fresh, "user:ann", "orders:read")
-    assert grant(fresh, fresh.admin(), "user:ann", "viewer")
+    assert grant(fresh, fresh.admin(), "user:ann", "viewer").binding_id == of_file.binding_id
     assert check(fresh, "user:ann", "orders:read")
     revoke_role(fresh, of_file.binding_id)
 

@@ -104,7 +104,7 @@ def filled(kind: type[Message], depth: int = 0) -> Message:
     return message
 
 
-def plain(field: FieldDescriptor, depth: int) -> Any:
+def plain(field: Any, depth: int) -> Any:
     if field.message_type is not None:
         return filled(message_factory.GetMessageClass(field.message_type), depth + 1) if depth < 3 else None
     if field.type == FieldDescriptor.TYPE_STRING:

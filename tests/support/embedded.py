@@ -17,7 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 from authsvc import config
 from authsvc.bootstrap.foundation import Foundation, lay_foundation
 from authsvc.bootstrap.service import Addresses, AuthorizationService
-from authsvc.clock import Clock
+from authsvc.clock import Clock, FakeClock
 from authsvc.v1 import client_admin_pb2, policy_admin_pb2, token_pb2
 
 ISSUER = "http://authsvc.test"
@@ -64,7 +64,7 @@ class Caller:
         """Bytes in, bytes out; raises Refused."""
         if token:
             metadata = (*metadata, ("authorization", f"Bearer {token}"))
-        call = self.channel.unary_unary(f"/{method}")
+        call = self.channel.unary_unary(f"/{method}", request_serializer=None, response_deserializer=None)
         try:
             answer: bytes = call(request, metadata=metadata, timeout=timeout)
         except grpc.RpcError as error:
@@ -91,7 +91,8 @@ def _service(request: Any, service: str) -> Any:
 def refused(error: grpc.RpcError) -> Refused:
     """An RPC error with its google.rpc.Status parsed."""
     status = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
+    trailers: Any = error.trailing_metadata() or ()
+    for key, value in trailers:
         if key == "grpc-status-details-bin":
             status.ParseFromString(value)
     info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
@@ -135,6 +136,11 @@ class Embedded:
         """IssueToken by client credentials."""
         grant = token_pb2.ClientCredentials(client_id=client_id, client_secret=client_secret)
         return self.call("TokenService/IssueToken", token_pb2.IssueTokenRequest(client_credentials=grant, **request))
+
+    def advance(self, clock: FakeClock, seconds: int) -> None:
+        """Move the clock, and let the replica see that its state is still the newest."""
+        clock.advance(seconds)
+        self.foundation.tail.advance()
 
     def create_client(self, client_id: str, **request: Any) -> str:
         """Make a client; its secret."""
