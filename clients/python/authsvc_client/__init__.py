@@ -6,7 +6,17 @@ lean base of `authsvc` and uses its `core` and `v1`.
 """
 
 from authsvc.core.consumption import Descriptor
-from authsvc.core.errors import AuthsvcError, InvalidRequest, Reason, TokenRefused, Unavailable
+from authsvc.core.errors import (
+    AuthsvcError,
+    DeadlineExceeded,
+    Exhausted,
+    InvalidRequest,
+    PermissionDenied,
+    Reason,
+    TokenRefused,
+    Unauthenticated,
+    Unavailable,
+)
 from authsvc_client.answers import (
     AuthorizeAnswer,
     BearerToken,
@@ -30,15 +40,19 @@ __all__ = [
     "Client",
     "ConsumeAnswer",
     "Consumption",
+    "DeadlineExceeded",
     "Descriptor",
+    "Exhausted",
     "InvalidRequest",
     "LimitResult",
     "OnUnavailable",
+    "PermissionDenied",
     "Reason",
     "Settings",
     "Tls",
     "TokenRefused",
     "Tokens",
+    "Unauthenticated",
     "Unavailable",
     "current_token",
 ]
