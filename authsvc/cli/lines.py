@@ -1,0 +1,70 @@
+"""JSON lines in, JSON lines out.
+
+Owns: the loop of the three commands that need no server. May import: the standard library. Each line gets exactly
+one answer, in order; a line that cannot be read is answered `{"error": ...}` and makes the exit code 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TextIO
+
+from authsvc.cli.faults import CommandFault, Exit, Fault
+from authsvc.core.errors import InvalidRequest
+
+_BLOCK = 1 << 16
+
+
+class Source(Protocol):
+    """What is read: gives what is there, at most `size` bytes, and waits only where nothing is."""
+
+    def read1(self, size: int, /) -> bytes:
+        """No bytes mean the end."""
+
+
+def answer_lines(answer: Callable[[str], Mapping[str, Any]], source: Source | None = None) -> None:
+    """Answer every line of `source` (standard input) that is not blank, on standard output.
+
+    `answer` raises ValueError where the line cannot be read, InvalidRequest where it is not what it should be. Answers
+    go out with each block that was read, so that whoever writes one line and waits gets its answer. Raises
+    CommandFault at the end where a line was at fault.
+    """
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    faults = number = 0
+    standard_input: Any = sys.stdin.buffer
+    for block in _blocks(source or standard_input):
+        told = []
+        for raw in block:
+            number += 1
+            if not raw.strip():
+                continue
+            try:
+                told.append(encode(answer(raw.decode())))
+                continue
+            except InvalidRequest as error:
+                why = error.message
+            except ValueError:
+                why = "is not a JSON object in UTF-8"
+            faults += 1
+            told.append(encode({"error": why, "line": number}))
+        _put(sys.stdout, told)
+    if faults:
+        raise CommandFault(Fault(f"{faults} of {number} lines could not be read"), Exit.REFUSED)
+
+
+def _blocks(source: Source) -> Iterator[list[bytes]]:
+    """The lines that can be read without waiting, block after block."""
+    rest = b""
+    while block := source.read1(_BLOCK):
+        *lines, rest = (rest + block).split(b"\n")
+        yield lines
+    if rest:
+        yield [rest]
+
+
+def _put(sink: TextIO, told: list[str]) -> None:
+    if told:
+        sink.write("\n".join(told) + "\n")
+        sink.flush()

@@ -1,0 +1,201 @@
+"""`authsvc serve` and `authsvc check-config`.
+
+Owns: the process around the service: its configuration, its lock, its signals, the one line when it is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from authsvc.cli.faults import Exit, of_error, wrong_use
+from authsvc.cli.options import ConfigOption, FormOption
+from authsvc.cli.output import Form, show
+from authsvc.cli.settings import load_config
+
+if TYPE_CHECKING:
+    from authsvc.bootstrap.service import Addresses
+    from authsvc.config import Config
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may hold the interpreter while others wait: at Python's 5 ms one busy thread beside the loop costs
+twice the throughput that it costs at this."""
+
+
+def serve(
+    context: typer.Context,
+    config: ConfigOption = None,
+    accept_new_issuer: Annotated[
+        bool, typer.Option("--accept-new-issuer", help="Issue under another issuer than the record remembers.")
+    ] = False,
+    form: FormOption = Form.TABLE,
+) -> None:
+    """Run the service until SIGTERM or Ctrl-C.
+
+    Every setting of the configuration is also a flag: --server.listen 127.0.0.1:7070.
+    """
+    begun = time.monotonic()
+    chosen = load_config(config, context.args)
+    from authsvc.bootstrap.first_start import prepare_directory
+    from authsvc.core.errors import AuthsvcError
+    from authsvc.storage.data_directory import data_directory
+    from authsvc.storage.sql.directory_lock import DataDirectoryLock
+
+    directory = data_directory(os.environ)
+    for text in warnings(chosen):
+        print(f"authsvc: warning: {text}", file=sys.stderr)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        prepare_directory(directory)
+        with DataDirectoryLock(directory):
+            asyncio.run(_serve(chosen, directory, begun, form, accept_new_issuer=accept_new_issuer))
+    except AuthsvcError as error:
+        raise of_error(error, Exit.WRONG_USE) from None
+
+
+def warnings(config: Config) -> list[str]:
+    """What is allowed and unwise; said at each start."""
+    if config.on_loopback or not config.bootstrap.generate:
+        return []
+    return ["bootstrap.generate: key-encryption key and admin are generated beside the record they protect"]
+
+
+async def _serve(config: Config, directory: Path, begun: float, form: Form, *, accept_new_issuer: bool) -> None:
+    from authsvc.bootstrap.foundation import lay_foundation
+    from authsvc.bootstrap.service import AuthorizationService
+    from authsvc.transport.listening import ListenFault
+
+    foundation = lay_foundation(config, directory, accept_new_issuer=accept_new_issuer)
+    service = AuthorizationService(foundation, environment=os.environ)
+    stopped = asyncio.Event()
+    _on_signals(stopped)
+    try:
+        addresses = await service.start()
+    except ListenFault as fault:
+        await service.stop(0)
+        raise wrong_use(_named(str(fault), config)) from None
+    _tell_admin_file(directory, config, addresses)
+    _say_ready(form, addresses, directory, time.monotonic() - begun)
+    await stopped.wait()
+    await service.stop(config.server.grace)
+
+
+def _on_signals(stopped: asyncio.Event) -> None:
+    """The first signal asks for a graceful end; a second one ends the process as it would any other."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopped.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+
+
+def _named(fault: str, config: Config) -> str:
+    """The line of a listener with the setting at fault before it."""
+    for name in ("listen", "http_listen", "ops_listen"):
+        if getattr(config.server, name) in fault:
+            return f"server.{name}: {fault}"
+    return f"server: {fault}"
+
+
+def _tell_admin_file(directory: Path, config: Config, addresses: Addresses) -> None:
+    """Keep the address in the first admin's file true, where the service has moved since it was written."""
+    from dataclasses import replace
+
+    from authsvc.storage.data_directory import ADMIN_FILE
+    from authsvc.storage.secret_files import AdminCredentials, write_secret
+
+    path = directory / ADMIN_FILE
+    if not path.exists():
+        return
+    known = AdminCredentials.read(path)
+    certificate = config.server.tls.certificate
+    now = replace(
+        known,
+        address=addresses.grpc,
+        certificate="" if certificate is None else certificate.read_text(encoding="ascii"),
+    )
+    if now != known:
+        write_secret(path, now.to_bytes(), "AUTHSVC_DATA_DIR", replace=True)
+
+
+def _say_ready(form: Form, addresses: Addresses, directory: Path, seconds: float) -> None:
+    from authsvc import __version__
+
+    told: dict[str, Any] = {
+        "event": "ready",
+        "version": __version__,
+        "grpc": addresses.grpc,
+        "http": addresses.http,
+        "ops": addresses.ops,
+        "data_directory": str(directory),
+        "seconds": round(seconds, 3),
+    }
+    line = (
+        json.dumps(told)
+        if form is Form.JSON
+        else (
+            f"authsvc {__version__} is ready after {seconds:.2f} s: gRPC {addresses.grpc}, HTTP {addresses.http}, "
+            f"metrics and probes {addresses.ops}, data {directory}"
+        )
+    )
+    print(line, file=sys.stderr, flush=True)
+
+
+def check_config(
+    context: typer.Context,
+    config: ConfigOption = None,
+    form: FormOption = Form.TABLE,
+) -> None:
+    """Print the effective configuration, or every fault in it.
+
+    Takes the flags that `serve` takes. Secrets are files and are not read.
+    """
+    effective = settings_of(load_config(config, context.args))
+    show(form, effective if form is Form.JSON else _flat(effective))
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """The configuration as plain values, durations as text."""
+    from dataclasses import fields
+    from typing import get_type_hints
+
+    hints = get_type_hints(type(config))
+    return {field.name: _plain(getattr(config, field.name), hints[field.name]) for field in fields(config)}
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    from dataclasses import is_dataclass
+
+    from authsvc.config import Seconds
+    from authsvc.core.durations import format_duration
+
+    if is_dataclass(value):
+        return settings_of(value)
+    if isinstance(value, tuple):
+        return [_plain(item, None) for item in value]
+    if kind is Seconds:
+        return format_duration(value * 1_000_000)
+    return value if value is None or isinstance(value, bool | float) else str(value)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found.update(_flat(value, f"{prefix}{name}."))
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
