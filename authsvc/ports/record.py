@@ -118,11 +118,15 @@ class RecordState:
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """What a key transition changes; `detail` is added to the audit event (kids, no identifiers)."""
+    """What a key transition changes; `detail` is added to the audit event (kids, no identifiers).
+
+    `revocations` hold from the same revision on.
+    """
 
     changed: tuple[KeyRecord, ...]
     forgotten: tuple[str, ...] = ()
     detail: dict[str, str] = field(default_factory=dict)
+    revocations: tuple[Revocation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ was first, so that a rotation of three replicas at once gives one new key (STAND
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -126,7 +127,7 @@ class Keys:
         Raises Conflict KEY_LEAD_NOT_PASSED unless `force`. Of several at once one wins; the others answer
         with its result.
         """
-        standby = self._factory.make(algorithm or self._algorithm, now=now, actor=actor)
+        standby = await self._make(algorithm or self._algorithm, now=now, actor=actor)
 
         def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
             transition = key_rules.rotate(
@@ -159,8 +160,8 @@ class Keys:
             raise InvalidRequest.of("kid", "is required, unless all_keys is set; not both")
         if kid and kid not in snapshot.keys:
             raise NotFound("no key has this `kid`", Reason.KEY_NOT_FOUND, metadata={"kid": kid})
-        spare = self._factory.make(self._algorithm, now=now, actor=actor, lead=False)
-        standby = self._factory.make(self._algorithm, now=now, actor=actor)
+        spare = await self._make(self._algorithm, now=now, actor=actor, lead=False)
+        standby = await self._make(self._algorithm, now=now, actor=actor)
 
         def transition(keys: tuple[KeyRecord, ...]) -> key_rules.KeyTransition:
             kids = frozenset(k.kid for k in keys) if all_keys else frozenset({kid})
@@ -173,17 +174,16 @@ class Keys:
         detail = {"kid": kid or "all", "all_tokens": str(all_tokens).lower()}
         act = Act("authsvc.keys:revoke", actor, now, detail=detail, private={"reason": reason})
         before = snapshot.keys
-        write = await self._change(lambda keys: self._factory.sign(transition(keys)), act, None, deadline)
-        revision = write.revision
-        if all_tokens:
-            revision = await self._revoke_issuer(actor, now, deadline)
-        return self._revoked(before, write.keys, revision, now)
+
+        def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
+            revocations = (self._everything(now),) if all_tokens else ()
+            return replace(self._factory.sign(transition(keys)), revocations=revocations)
+
+        write = await self._change(change, act, None, deadline)
+        return self._revoked(before, write.keys, write.revision, now)
 
     async def upkeep(self, snapshot: Snapshot, *, now: int, deadline: float) -> bool:
-        """Rotate when the active key is due, retire and forget what has had its time; True if it changed.
-
-        Signing with an expired key never happens: `core.keys` refuses it (STANDARDS K5).
-        """
+        """Rotate when the active key is due, retire and forget what has had its time; True if it changed."""
         schedule = self._factory.schedule
         current = tuple(snapshot.keys.values())
         if key_rules.due_for_rotation(current, now, schedule):
@@ -199,6 +199,10 @@ class Keys:
         await self._change(change, act, snapshot.keys_version, deadline)
         return True
 
+    async def _make(self, algorithm: Algorithm, *, now: int, actor: str, lead: bool = True) -> KeyRecord:
+        """In a thread: an RSA key takes a good part of a second."""
+        return await asyncio.to_thread(self._factory.make, algorithm, now=now, actor=actor, lead=lead)
+
     async def _change(
         self,
         change: Callable[[tuple[KeyRecord, ...]], KeyChange],
@@ -213,12 +217,9 @@ class Keys:
         write = await self._writer.write(verb, act, deadline)
         return replace(write, keys=self._factory.authentic(write.keys))
 
-    async def _revoke_issuer(self, actor: str, now: int, deadline: float) -> Revision:
+    def _everything(self, now: int) -> Revocation:
         schedule = self._factory.schedule
-        everything = Revocation(RevocationKind.ISSUER, self._issuer, now + schedule.max_token_ttl + schedule.leeway + 1)
-        act = Act("authsvc.tokens:revoke", actor, now, detail={"target": "issuer"})
-        verb = partial(self._writer.record.revoke, (everything,))
-        return (await self._writer.write(verb, act, deadline)).revision
+        return Revocation(RevocationKind.ISSUER, self._issuer, now + schedule.max_token_ttl + schedule.leeway + 1)
 
     def _revoked(
         self,

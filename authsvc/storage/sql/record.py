@@ -129,6 +129,7 @@ class SqlRecord:
             wanted = change(found) if expected is None or expected == version else KeyChange(())
             write.add(KeyPut(key) for key in wanted.changed)
             write.add(KeyForgotten(kid) for kid in wanted.forgotten)
+            write.add(_mark(write, revocation) for revocation in wanted.revocations)
             write.note(wanted.detail)
             write.silent = not write.changed
             found, _ = rows.keys(write.connection)
