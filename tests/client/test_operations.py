@@ -202,7 +202,7 @@ def test_an_unreachable_service_denies(authsvc: FakeAuthsvc, ask: Ask, operation
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_unreachable_service_raises_where_asked_to(authsvc: FakeAuthsvc, ask: Ask, operation: str) -> None:
-    settings = authsvc.settings(AUTHSVC_ON_UNAVAILABLE="raise")
+    settings = patient(authsvc, AUTHSVC_ON_UNAVAILABLE="raise")
     authsvc.stop()
     with pytest.raises(Unavailable):
         ask(settings, OPERATIONS[operation])
