@@ -107,7 +107,13 @@ def _founded(config: Config, directory: Path, clock: Clock, kek: Kek, record: Sq
     log = SecurityLog(now=clock.now)
     writer = Writer(record, lambda: tail_of[0], log.audit if config.audit.stdout else _keep_quiet)
     keys = Keys(writer, factory, config.keys.algorithm, record.issuer)
-    clients = Clients(writer, secret_hash_key=hash_key, new_secret=new_client_secret, random_id=random_id)
+    clients = Clients(
+        writer,
+        max_token_ttl=config.tokens.max_ttl,
+        secret_hash_key=hash_key,
+        new_secret=new_client_secret,
+        random_id=random_id,
+    )
     policies = Policies(
         writer,
         source_path=config.policy.path,

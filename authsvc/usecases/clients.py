@@ -72,11 +72,13 @@ class Clients:
         self,
         writer: Writer,
         *,
+        max_token_ttl: int,
         secret_hash_key: bytes,
         new_secret: Callable[[], str],
         random_id: Callable[[], str],
     ) -> None:
         self._writer = writer
+        self._max_token_ttl = max_token_ttl
         self._secret_hash_key = secret_hash_key
         self._new_secret = new_secret
         self._random_id = random_id
@@ -86,8 +88,11 @@ class Clients:
     ) -> NewSecret:
         """Make a client with its roles and first secret, in one write.
 
-        Raises InvalidRequest ROLE_UNKNOWN, PermissionDenied GRANT_EXCEEDS_GRANTER, Conflict CLIENT_EXISTS.
+        Raises InvalidRequest ROLE_UNKNOWN, or for a life of tokens above the configured maximum, PermissionDenied
+        GRANT_EXCEEDS_GRANTER, Conflict CLIENT_EXISTS.
         """
+        if wanted.token_ttl is not None and wanted.token_ttl > self._max_token_ttl:
+            raise InvalidRequest.of("token_ttl", f"is above tokens.max_ttl, {self._max_token_ttl} s")
         roles = tuple(dict.fromkeys(roles or (CALLER,)))
         check_service_roles(roles, "roles")
         for role in roles:

@@ -269,7 +269,17 @@ def _role_exists(wanted: Binding) -> Check:
 
 
 def _keeps_an_admin(view: View) -> None:
-    """Somebody must be left who can administer (STANDARDS P11)."""
-    holders = {b.subject.partition(":")[2] for b in view.bindings(role=ADMIN) if b.expire_time is None}
-    if not view.clients(holders):
+    """Somebody must be left who can administer, whatever is asked and whenever (STANDARDS P11).
+
+    Only a client can: no other subject authenticates here, whatever its name is.
+    """
+    kind = "client:"
+    holders = {
+        binding.subject.removeprefix(kind)
+        for binding in view.bindings(role=ADMIN)
+        if binding.subject.startswith(kind)
+        and binding.expire_time is None
+        and not (binding.tenant or binding.resource or binding.condition)
+    }
+    if all(client.expire_time is not None for client in view.clients(holders)):
         raise Conflict("nobody would be left who can administer this service", Reason.LAST_ADMIN)

@@ -176,7 +176,9 @@ class Tokens:
     def _granted_ttl(self, client: Client, asked: int) -> int:
         if asked > self._settings.max_ttl:
             raise InvalidRequest.of("ttl", f"is above tokens.max_ttl, {self._settings.max_ttl} s")
-        return asked or client.token_ttl or self._settings.ttl
+        # The record may hold a client of a time when the maximum was higher; revocations and retiring keys are
+        # remembered for the maximum of today (STANDARDS K3).
+        return asked or min(client.token_ttl or self._settings.ttl, self._settings.max_ttl)
 
 
 def _granted_scope(client: Client, asked: Sequence[str]) -> tuple[str, ...]:
