@@ -19,7 +19,7 @@ from authsvc.core import envelopes
 from authsvc.storage.sql import tables
 from authsvc.storage.sql.sealing import seal, unseal
 
-HASH_SECRET = "audit.identifiers"  # noqa: S105  # nosec B105 - the name of a wrapped secret
+HASH_SECRET = "audit.identifiers"  # noqa: S105 -- the name of a wrapped secret
 """The secret behind the keyed hashes that name keys and find equal identifiers."""
 
 _PURPOSE = "subject-key"
