@@ -121,7 +121,7 @@ class EnvoyAuthorization:
         """Answer one CheckRequest of a peer that is a proxy of ours: a message, or a coroutine that gives it.
 
         A plain function, because most routes have no limits and then nothing waits: on grpcio a coroutine costs the
-        way to the loop and back, two fifths of the calls a second (docs/decisions/0001).
+        way to the loop and back: 1,200 - 1,600 calls a second where plain ones made 1,700 - 1,800.
         """
         answer = self._decide(request, context)
         if isinstance(answer, ProxyAnswer):

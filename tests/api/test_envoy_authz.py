@@ -14,9 +14,13 @@ from authsvc import config
 from authsvc.api.envoy_authz import IDENTITY_HEADERS, EnvoyAuthorization
 from authsvc.api.envoy_messages import CheckRequest, CheckResponse
 from authsvc.api.errors import denial_status
+from authsvc.api.rate_limit_headers import rate_limit_fields
 from authsvc.core.consumption import DecidedBy, Hit, LimitOutcome
-from authsvc.core.errors import Reason, Unavailable
+from authsvc.core.errors import Reason, TokenRefused, Unavailable
+from authsvc.core.limits import LimitRule
+from authsvc.core.rates import Rate
 from authsvc.ports.record import RevocationKind
+from authsvc.usecases.envoy import bearer
 from tests.api.envoy_model import ENVOYS
 from tests.api.envoy_world import ISSUER, POLICY, World, check_request, stranger
 
@@ -199,6 +203,17 @@ def test_a_credential_that_two_readers_could_read_differently_is_refused(
 ) -> None:
     headers = [("authorization", value.format(token=world.token()).encode()) for value in values]
     assert status_of(world.ask(check_request(headers=headers, raw=raw))) == 401
+
+
+@pytest.mark.standard("E5")
+@pytest.mark.parametrize(
+    "value", ["Bearer a,b", "Bearer a, Bearer b", "Basic a, Bearer b", "Bearer \u00e4", "\u00e4 x", "Bearer "]
+)
+def test_what_is_not_exactly_one_credential_is_refused_before_anybody_parses_it(value: str) -> None:
+    with pytest.raises(TokenRefused):
+        bearer([value])
+    with pytest.raises(TokenRefused):
+        bearer(["Bearer a", "Bearer b"])
 
 
 @pytest.mark.standard("E5")
@@ -435,6 +450,24 @@ def test_a_routes_limit_refuses_with_429_and_the_time_to_wait(world: World) -> N
     assert problem["violated-policies"] == ["per_user"]
     world.clock.advance(20)
     assert status_of(world.ask(check_request(path="/v1/metered", token=token))) == 200
+
+
+@pytest.mark.standard("E7")
+def test_the_time_to_wait_is_rounded_up(world: World) -> None:
+    token = world.token()
+    for _ in range(3):
+        world.ask(check_request(path="/v1/metered", token=token))
+    world.clock.advance(us=500_001)
+    headers = headers_of(world.ask(check_request(path="/v1/metered", token=token)).denied_response.headers)
+    assert (headers["ratelimit"], headers["retry-after"]) == ('"per_user";r=0;t=20', "20")
+
+
+@pytest.mark.standard("R12")
+def test_a_window_that_is_no_whole_seconds_and_a_wait_that_does_not_help_are_not_told() -> None:
+    rule = LimitRule("fast", "api", (("subject", "*"),), Rate(5, 1_500_000), 5)
+    never = LimitOutcome(rule, False, 5, 0, 0, None, DecidedBy.STORE)
+    assert rate_limit_fields([never]) == (("ratelimit-policy", '"fast";q=5'), ("ratelimit", '"fast";r=0'))
+    assert rate_limit_fields([]) == ()
 
 
 @pytest.mark.standard("R4", "R15")

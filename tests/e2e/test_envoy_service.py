@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from authsvc import config
+from authsvc.cli.child import throw_away_service
 from authsvc.cli.demo_envoy import EnvoySetup, EnvoyTls, echo_upstream, running_envoy
+from authsvc.cli.session import Session, find_target
 from authsvc.transport.listening import TlsFiles
-from authsvc.v1 import token_pb2
+from authsvc.v1 import client_admin_pb2, policy_admin_pb2, token_pb2
 from tests.api.envoy_world import World
 from tests.support.embedded import Embedded, embedded
 from tests.support.envoy import Answered, send, serving
@@ -70,6 +72,25 @@ def test_what_must_be_seen_200_403_429_and_401_once_revoked(service: Embedded) -
         assert ask(token).status == 401
         assert ask(service.token("shop", secret)).status == 429
         assert ask(service.admin()).status == 401  # a token for the service itself is none for orders
+
+
+@pytest.mark.standard("E2", "E7", "U5")
+def test_with_the_service_killed_envoy_answers_503() -> None:
+    with throw_away_service() as child, Session(find_target("", child.credentials)) as session:
+        wanted = policy_admin_pb2.ApplyPolicyRequest(policy=POLICY)
+        session.call("PolicyAdminService/ApplyPolicy", wanted, policy_admin_pb2.ApplyPolicyResponse)
+        created = session.call(
+            "ClientAdminService/CreateClient",
+            client_admin_pb2.CreateClientRequest(
+                client_id="shop", audience=["orders"], scope=["orders.read"], tenants=["acme"]
+            ),
+            client_admin_pb2.CreateClientResponse,
+        )
+        token = session.issue("shop", created.client_secret, "orders").access_token
+        with client_of(child.grpc) as ask:
+            assert ask(token).status == 200
+            child.kill()
+            assert ask(token).status == 503
 
 
 @pytest.mark.standard("E10", "U1")
