@@ -24,7 +24,7 @@ from authsvc.storage.sql.opening import Opening, open_record
 from authsvc.v1 import client_admin_pb2, error_reason_pb2, key_admin_pb2, policy_admin_pb2, token_pb2
 from tests.conformance.record import is_whole
 from tests.support.embedded import Refused
-from tests.support.process import Serving, serving
+from tests.support.process import POLICY, Serving, serving
 from tests.support.scale import scale
 from tests.support.waiting import wait_for
 
@@ -33,15 +33,6 @@ WRITERS = 4
 MOST_A_RUN = 25
 START_SECONDS = 2.0
 SLOWEST_START_SECONDS = 4.0
-
-POLICY = """\
-version: 1
-permissions: {"orders:read": {}}
-roles:
-  viewer: {allow: ["orders:read"]}
-bindings:
-  - {subject: "user:ann", role: viewer}
-"""
 
 
 @dataclass
@@ -218,9 +209,7 @@ def test_kill_9_of_the_service_at_random_moments_loses_no_acknowledged_write(tmp
             starts.append(service.seconds)
             check_acknowledged(service, done)
             check_whole(directory)
-            service.call(
-                "PolicyAdminService/ApplyPolicy", policy_admin_pb2.ApplyPolicyRequest(policy=POLICY), service.admin()
-            )
+            service.apply()
             writers, enough = Writers(service, done, names), done.count + chance.randint(1, MOST_A_RUN)
             with ThreadPoolExecutor(WRITERS) as pool:
                 lives = [pool.submit(writers.work, chance.getrandbits(32)) for _ in range(WRITERS)]

@@ -20,12 +20,24 @@ from typing import Any
 
 import grpc
 
-from authsvc.v1 import client_admin_pb2, token_pb2
+from authsvc.v1 import client_admin_pb2, policy_admin_pb2, token_pb2
 from tests.support.embedded import Caller
 from tests.support.servers import Server, running
 
 START_DEADLINE_S = 40.0
 _ANY_PORT = "127.0.0.1:0"
+POLICY = """\
+version: 1
+permissions: {"orders:read": {}, "orders:write": {}}
+roles:
+  viewer: {allow: ["orders:read"]}
+bindings:
+  - {subject: "user:ann", role: viewer}
+limits:
+  per_user: {domain: api, match: {user: "*"}, rate: 1000000/1s, algorithm: gcra}
+"""
+"""A policy that uses what a load needs: a role, a binding, a limit that admits it."""
+
 _QUIET: Mapping[str, str] = {
     "server.listen": _ANY_PORT,
     "server.http_listen": _ANY_PORT,
@@ -74,6 +86,11 @@ class Serving:
         """Make a client; its secret."""
         wanted = client_admin_pb2.CreateClientRequest(client_id=client_id, **request)
         return str(self.call("ClientAdminService/CreateClient", wanted, self.admin()).client_secret)
+
+    def apply(self, policy: str = POLICY) -> None:
+        """Put a policy in force."""
+        wanted = policy_admin_pb2.ApplyPolicyRequest(policy=policy)
+        self.call("PolicyAdminService/ApplyPolicy", wanted, self.admin())
 
     def operations(self, path: str) -> tuple[int, str]:
         """Status and text of a page of the operations listener."""

@@ -1,0 +1,210 @@
+"""SIGTERM to the whole service: it says that it is not ready, finishes what it took, and ends with 0 (STANDARDS U4)."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from authsvc.api.standard_messages import HealthCheckRequest, HealthCheckResponse
+from authsvc.bootstrap.first_start import DATABASE_FILE
+from authsvc.v1 import authz_pb2, limit_pb2, policy_admin_pb2, token_pb2
+from tests.support.embedded import Caller, Refused
+from tests.support.ports import is_listening
+from tests.support.process import Serving, serving
+from tests.support.scale import scale
+from tests.support.waiting import wait_for
+
+CALLERS = 6
+CALLS = scale(20_000)
+ENDS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+"""How a call may end that met the stop; neither was executed (docs/decisions/0001)."""
+
+WATCH = "/grpc.health.v1.Health/Watch"
+CHECK, ISSUE = "authsvc.v1.AuthzService/Check", "authsvc.v1.TokenService/IssueToken"
+CONSUME, REVOKE = "authsvc.v1.LimitService/Consume", "authsvc.v1.TokenService/RevokeToken"
+
+
+@dataclass
+class Load:
+    """Callers in a closed loop, each on a connection of its own, and what became of their calls."""
+
+    service: Serving
+    admin: str
+    secret: str
+    answered: Counter[str] = field(default_factory=Counter)
+    revoked: list[str] = field(default_factory=list)
+    """Ids of tokens whose revocation was acknowledged."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def work(self, number: int) -> set[grpc.StatusCode]:
+        """Call until the stop; the codes of the calls that were not answered."""
+        codes: set[grpc.StatusCode] = set()
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
+        with grpc.insecure_channel(self.service.grpc, options) as channel:
+            call = Caller(channel)
+            for turn in itertools.count():
+                if self.stop.is_set():
+                    return codes
+                try:
+                    self._one(call, number, turn)
+                except Refused as refused:
+                    codes.add(refused.code)
+                    self.stop.wait(0.02)
+        return codes
+
+    def _one(self, call: Caller, number: int, turn: int) -> None:
+        match turn % 8:
+            case 0:
+                grant = token_pb2.ClientCredentials(client_id="shop", client_secret=self.secret)
+                call("TokenService/IssueToken", token_pb2.IssueTokenRequest(client_credentials=grant))
+                self._count(ISSUE)
+            case 1:
+                token_id = f"t-{number}-{turn}"
+                call("TokenService/RevokeToken", token_pb2.RevokeTokenRequest(token_id=token_id), self.admin)
+                with self._lock:
+                    self.revoked.append(token_id)
+                self._count(REVOKE)
+            case 2 | 3:
+                entry = limit_pb2.Entry(key="user", value=f"user:{number}")
+                hit = limit_pb2.ConsumeRequest(domain="api", descriptors=[limit_pb2.Descriptor(entries=[entry])])
+                call("LimitService/Consume", hit, self.admin)
+                self._count(CONSUME)
+            case _:
+                question = authz_pb2.CheckRequest(subject="user:ann", permission="orders:read")
+                call("AuthzService/Check", question, self.admin)
+                self._count(CHECK)
+
+    def _count(self, method: str) -> None:
+        with self._lock:
+            self.answered[method] += 1
+
+
+def executed(directory: Path) -> Counter[str]:
+    """How many calls of each row were executed, by the audit log of a service that samples everything."""
+    asked = "SELECT json_extract(detail, '$.method'), SUM(count) FROM audit_event GROUP BY 1"
+    with closing(sqlite3.connect(directory / DATABASE_FILE)) as database:
+        return Counter({method: count for method, count in database.execute(asked) if method})
+
+
+def revocations(directory: Path) -> int:
+    """How many revocations the record holds."""
+    with closing(sqlite3.connect(directory / DATABASE_FILE)) as database:
+        (count,) = database.execute("SELECT COUNT(*) FROM revocation").fetchone()
+        return int(count)
+
+
+def draining(service: Serving) -> bool:
+    """Whether `/readyz` says that it is not ready."""
+    with suppress(OSError):
+        return service.operations("/readyz")[0] == 503
+    return False
+
+
+def has_ended_well(service: Serving) -> None:
+    """The process ends by itself with 0 and nobody listens any more."""
+    assert service.server.process.wait(20) == 0, service.server.output()
+    for address in (service.grpc, service.http, service.ops):
+        assert not is_listening(int(address.rpartition(":")[2]))
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the record's write lock, as another process."""
+    with closing(sqlite3.connect(directory / DATABASE_FILE, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            database.execute("ROLLBACK")
+
+
+@pytest.mark.standard("U4")
+def test_a_stop_under_load_loses_no_call_that_was_executed_and_no_write_that_was_acknowledged(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    with serving(directory, {"audit.allow_sample": "1.0"}) as service, ThreadPoolExecutor(CALLERS) as pool:
+        service.apply()
+        before = revocations(directory)
+        load = Load(service, service.admin(), service.create_client("shop", audience=["orders"]))
+        running = [pool.submit(load.work, number) for number in range(CALLERS)]
+        try:
+            wait_for(lambda: load.answered.total() >= CALLS, 120.0, "calls")
+            service.server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: draining(service), 10.0, "not being ready")
+            has_ended_well(service)
+        finally:
+            load.stop.set()
+        codes = set().union(*(one.result(30) for one in running))
+    assert codes <= ENDS
+    done = executed(directory)
+    # The administrator's token was asked for by the test itself.
+    assert done[ISSUE] - load.answered[ISSUE] == 1
+    assert (done[CHECK], done[CONSUME]) == (load.answered[CHECK], load.answered[CONSUME])
+    assert revocations(directory) - before == load.answered[REVOKE] == len(load.revoked)
+
+
+def under_way(service: Serving, method: str, request: Any) -> Any:
+    """The future of a call; one after it on the same connection was answered, so it has reached the service."""
+    metadata = (("authorization", f"Bearer {service.admin()}"),)
+    call = service.call.channel.unary_unary(f"/{method}", request_serializer=None, response_deserializer=None)
+    sent = call.future(request.SerializeToString(), metadata=metadata, timeout=30.0)
+    service.call("AuthzService/Check", authz_pb2.CheckRequest(subject="user:ann", permission="a:b"), service.admin())
+    return sent
+
+
+@pytest.mark.standard("U4")
+def test_calls_in_flight_at_a_stop_finish_and_open_streams_end_with_unavailable(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    with serving(directory) as service:
+        service.apply()
+        watch = service.call.channel.unary_stream(WATCH, request_serializer=None, response_deserializer=None)
+        watched: Any = watch(HealthCheckRequest().SerializeToString(), timeout=30.0)
+        assert HealthCheckResponse.FromString(next(watched)).status == 1
+        question = authz_pb2.CheckRequest(subject="user:ann", permission="orders:read")
+        batch = under_way(
+            service, "authsvc.v1.AuthzService/BatchCheck", authz_pb2.BatchCheckRequest(checks=[question] * 10_000)
+        )
+        with locked(directory):
+            wanted = policy_admin_pb2.GrantRoleRequest(subject="user:late", role="viewer")
+            write = under_way(service, "authsvc.v1.PolicyAdminService/GrantRole", wanted)
+            service.server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: draining(service), 5.0, "not being ready")
+        assert policy_admin_pb2.GrantRoleResponse.FromString(write.result(20)).binding.subject == "user:late"
+        assert len(authz_pb2.BatchCheckResponse.FromString(batch.result(20)).results) == 10_000
+        states = []
+        with pytest.raises(grpc.RpcError) as ended:
+            states += [HealthCheckResponse.FromString(state).status for state in watched]
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        has_ended_well(service)
+    with serving(directory) as service:
+        late = policy_admin_pb2.ListRoleBindingsRequest(subject="user:late")
+        assert len(service.call("PolicyAdminService/ListRoleBindings", late, service.admin()).bindings) == 1
+
+
+@pytest.mark.standard("U4")
+def test_a_second_signal_ends_at_once_what_still_waits(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    with serving(directory) as service:
+        service.apply()
+        with locked(directory):
+            wanted = policy_admin_pb2.GrantRoleRequest(subject="user:late", role="viewer")
+            write = under_way(service, "authsvc.v1.PolicyAdminService/GrantRole", wanted)
+            service.server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: draining(service), 5.0, "not being ready")
+            service.server.process.send_signal(signal.SIGTERM)
+            assert service.server.process.wait(5) == -signal.SIGTERM
+        with pytest.raises(grpc.RpcError) as ended:
+            write.result(20)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
