@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -186,7 +187,7 @@ def rotate(
         raise Conflict("no key is pending", Reason.KEY_STATE_CONFLICT)
     if now < following.activate_after and not force:
         raise Conflict(
-            f"the standby may be activated at {following.activate_after} (unix seconds), or with force",
+            f"the standby may be activated at {_utc(following.activate_after)}, or now with force",
             Reason.KEY_LEAD_NOT_PASSED,
             metadata={"kid": following.kid, "activate_after": str(following.activate_after)},
         )
@@ -356,6 +357,10 @@ def _changed(key: KeyRecord, state: KeyState, actor: str, **values: Any) -> KeyR
             metadata={"kid": key.kid, "state": key.state.value},
         )
     return replace(key, state=state, actor=actor, **values)
+
+
+def _utc(time: int) -> str:
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _unused(before: Mapping[str, KeyRecord], key: KeyRecord) -> KeyRecord:
