@@ -184,6 +184,7 @@ def identity_at_the_service(headers: Headers) -> dict[str, list[str]]:
 
 
 @pytest.mark.standard("E1", "E2", "E4", "E5", "E9")
+@pytest.mark.timeout(600)
 @settings(max_examples=scale(10_000))
 @given(HOSTILE)
 def test_whatever_a_client_sends_every_envoy_lets_through_only_what_the_policy_says(hostile: Hostile) -> None:
@@ -203,6 +204,7 @@ def test_whatever_a_client_sends_every_envoy_lets_through_only_what_the_policy_s
 
 
 @pytest.mark.standard("E1", "E2", "E9", "U3")
+@pytest.mark.timeout(600)
 @settings(max_examples=scale(10_000))
 @given(st.binary(max_size=64), st.integers(0, 400), st.integers(0, 40), st.booleans())
 def test_whatever_bytes_come_every_envoy_gets_an_explicit_denial(
