@@ -13,7 +13,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -191,15 +191,13 @@ class _Plan:
             "seconds": self.seconds,
             "cpus": self.cpus,
         }
-        loads = [_start(orders) for _ in range(self.processes)]
-        for load in loads:
-            assert load.stdout is not None
-            load.stdout.readline()
-        before = _cpu_seconds(self.server)
-        parts: list[dict[str, Any]] = [json.loads(load.stdout.readline()) for load in loads if load.stdout is not None]
-        after = _cpu_seconds(self.server)
-        for load in loads:
-            load.wait()
+        with ExitStack() as stack:
+            loads = [stack.enter_context(_start(orders)) for _ in range(self.processes)]
+            for load in loads:
+                _line(load)
+            before = _cpu_seconds(self.server)
+            parts: list[dict[str, Any]] = [json.loads(_line(load)) for load in loads]
+            after = _cpu_seconds(self.server)
         latencies = sorted(latency for part in parts for latency in part["latencies_us"]) or [0]
         span = max(part["seconds"] for part in parts)
         return Result(
@@ -225,6 +223,11 @@ def _start(orders: dict[str, Any]) -> subprocess.Popen[str]:
     load.stdin.write(json.dumps(orders) + "\n")
     load.stdin.close()
     return load
+
+
+def _line(load: subprocess.Popen[str]) -> str:
+    assert load.stdout is not None
+    return load.stdout.readline()
 
 
 def _cpu_seconds(pid: int | None) -> float | None:

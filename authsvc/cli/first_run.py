@@ -22,7 +22,7 @@ Try next, in another terminal:
   {program} clients create billing --audience orders --own-audience orders --domain api --save billing.json
   {program} token issue --credentials billing.json
   {program} policy apply examples/policy.yaml
-  {program} check user:ann orders:read --tenant acme --resource orders/eu-7
+  {program} check user:ann orders:read --tenant acme --resource orders/eu-7 --context '{{"mfa": true}}'
   {program} smoke
   {program} bench
 Ctrl-C stops it."""

@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,7 +58,9 @@ async def _run(config: Any, directory: Path, act: Act[T]) -> T:
     from authsvc.core.roles_builtin import SERVICE_PERMISSIONS
     from authsvc.usecases.principals import Principal
 
-    found = lay_foundation(config, directory)
+    # The act is in the audit log of the record; standard output is for the command's own answer.
+    quiet = replace(config, audit=replace(config.audit, stdout=False))
+    found = lay_foundation(quiet, directory)
     try:
         call = Call("local")
         context = Context(call, found.clock.now(), time.monotonic() + DEADLINE_S)
