@@ -105,14 +105,15 @@ class Gate:
     ) -> ProxyAnswer:
         """Everything but the limits."""
         route = found.route
-        if not proxy.allows(route=route.name, audience=route.audience):
+        audiences = proxy.audiences(route=route.name, audience=route.audience)
+        if audiences is None:
             return ProxyAnswer(allowed=False, reason=Reason.CALLER_NOT_PERMITTED, route=route.name)
-        if not route.audience:
+        if not audiences:
             # Unset never means any: a token for one service would be good at another (STANDARDS J12).
             return ProxyAnswer(allowed=False, reason=Reason.AUDIENCE_REFUSED, route=route.name)
         try:
             text = bearer(request.authorization)
-            token = self._tokens.verify(snapshot, text, audience=frozenset({route.audience}), now=now)
+            token = self._tokens.verify(snapshot, text, audience=audiences, now=now)
         except (TokenRefused, Unauthenticated) as refused:
             return ProxyAnswer(allowed=False, reason=refused.reason, route=route.name)
         question = question_of(

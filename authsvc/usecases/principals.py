@@ -82,13 +82,18 @@ class ProxyGrant:
 
     entries: tuple[Proxy, ...]
 
-    def allows(self, *, route: str, audience: str) -> bool:
-        """Whether one entry covers both the route's name and its audience (STANDARDS E10)."""
-        return any(
-            any(fnmatchcase(route, pattern) for pattern in entry.routes)
-            and (values.ANY in entry.audiences or audience in entry.audiences)
-            for entry in self.entries
-        )
+    def audiences(self, *, route: str, audience: str) -> frozenset[str] | None:
+        """The audiences that a token may be for at this route; None where no entry covers it (STANDARDS E10).
+
+        A route without audience takes those that the peer is bound to by name: unset never means any.
+        """
+        covering = [e for e in self.entries if any(fnmatchcase(route, pattern) for pattern in e.routes)]
+        if audience:
+            bound = any(values.ANY in e.audiences or audience in e.audiences for e in covering)
+            return frozenset({audience}) if bound else None
+        if not covering:
+            return None
+        return frozenset(name for e in covering for name in e.audiences if name != values.ANY)
 
 
 class Authenticator:

@@ -324,11 +324,15 @@ def test_what_no_role_gives_is_denied_without_a_challenge(world: World) -> None:
     assert "www-authenticate" not in headers_of(answer.denied_response.headers)
 
 
-@pytest.mark.standard("J12")
-def test_a_route_without_an_audience_lets_nobody_through(world: World) -> None:
+@pytest.mark.standard("J12", "E10")
+def test_a_route_without_an_audience_takes_those_its_proxy_is_bound_to_and_never_any(world: World) -> None:
     answer = world.ask(check_request(path="/no-audience", token=world.token()))
     assert status_of(answer) == 403
     assert answer.dynamic_metadata.fields["reason"].string_value == "audience_refused"
+    bound = World(proxies=(config.Proxy(peer="loopback", audiences=("orders",)),))
+    assert bound.ask(check_request(path="/no-audience", token=bound.token())).status.code == 0
+    foreign = World(proxies=(config.Proxy(peer="loopback", audiences=("stock",)),))
+    assert status_of(foreign.ask(check_request(path="/no-audience", token=foreign.token()))) == 401
 
 
 @pytest.mark.standard("E7")
