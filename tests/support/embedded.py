@@ -30,7 +30,7 @@ LOOPBACK = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: Python writes the traceback into an exception that passes a context manager
 class Refused(Exception):
     """An RPC error as a caller sees it, its details parsed."""
 
