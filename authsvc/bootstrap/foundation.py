@@ -6,6 +6,7 @@ May import: everything.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from authsvc.core.envelopes import NONCE_BYTES, Kek
 from authsvc.state.tail import Tail
 from authsvc.storage.sql.opening import Opening, open_record
 from authsvc.storage.sql.record import SqlRecord
-from authsvc.telemetry import SecurityLog
+from authsvc.telemetry import LogHandler, SecurityLog
 from authsvc.usecases.clients import Clients
 from authsvc.usecases.keyring import Keyring
 from authsvc.usecases.keys import KeyFactory, Keys
@@ -35,6 +36,9 @@ from authsvc.usecases.policies import Policies
 from authsvc.usecases.revocations import Revocations
 from authsvc.usecases.tokens import Tokens
 from authsvc.usecases.writes import Writer
+
+_LOGGER = "authsvc"
+"""What modules log by name goes where events go, as lines of the same form."""
 
 
 def random_id() -> str:
@@ -53,6 +57,7 @@ class Foundation:
     directory: Path
     clock: Clock
     log: SecurityLog
+    log_handler: LogHandler
     issuer: str
     record: SqlRecord
     tail: Tail
@@ -67,6 +72,7 @@ class Foundation:
         """Stop following the record, and give it up."""
         self.tail.stop()
         self.record.close()
+        logging.getLogger(_LOGGER).removeHandler(self.log_handler)
 
 
 def lay_foundation(
@@ -92,19 +98,30 @@ def lay_foundation(
             default_issuer=default_issuer(config),
         )
     )
+    log = SecurityLog(now=clock.now)
+    log_handler = LogHandler(log)
+    logging.getLogger(_LOGGER).addHandler(log_handler)
     try:
-        return _founded(config, directory, clock, kek, record)
+        return _founded(config, directory, clock, log, log_handler, kek, record)
     except BaseException:
+        logging.getLogger(_LOGGER).removeHandler(log_handler)
         record.close()
         raise
 
 
-def _founded(config: Config, directory: Path, clock: Clock, kek: Kek, record: SqlRecord) -> Foundation:
+def _founded(
+    config: Config,
+    directory: Path,
+    clock: Clock,
+    log: SecurityLog,
+    log_handler: LogHandler,
+    kek: Kek,
+    record: SqlRecord,
+) -> Foundation:
     mac_key = record.secret("key-row-mac")
     hash_key = record.secret("client-secret-hash")
     factory = KeyFactory(kek, mac_key, config.schedule, partial(secrets.token_bytes, NONCE_BYTES))
     tail_of: list[Tail] = []
-    log = SecurityLog(now=clock.now)
     writer = Writer(record, lambda: tail_of[0], log.audit if config.audit.stdout else _keep_quiet)
     keys = Keys(writer, factory, config.keys.algorithm, record.issuer)
     clients = Clients(
@@ -132,6 +149,7 @@ def _founded(config: Config, directory: Path, clock: Clock, kek: Kek, record: Sq
         directory=directory,
         clock=clock,
         log=log,
+        log_handler=log_handler,
         issuer=record.issuer,
         record=record,
         tail=tail,
