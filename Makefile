@@ -45,7 +45,8 @@ format: $(VENV)/.dev ## bring Python and protos into their one form
 protos: $(VENV)/.dev ## write authsvc/v1 from protos/
 	$(PY) scripts/generate_protos.py
 
-docs: $(VENV)/.dev ## write into docs/standards.md which test proves which line
+docs: $(VENV)/.dev ## write docs/reference from the code, and into docs/standards.md which test proves which line
+	$(PY) scripts/generate_reference.py
 	$(PY) scripts/check_standards.py --write
 
 descriptors: $(VENV)/.dev ## write authsvc/api/envoy.binpb from Envoy's own descriptors (in a throw-away environment)

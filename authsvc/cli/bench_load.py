@@ -1,8 +1,11 @@
-"""One process of load for `authsvc bench`.
+"""One process of load for `authsvc bench` and `tests/bench`.
 
-Owns: the calls, and how they are measured. May import: grpcio and the standard library. It reads its orders as one
-JSON line, says `warm` when it begins to count, and ends with one JSON line. Messages are bytes that were made before,
-so that the load costs as little as it can.
+Owns: when a call is sent, and how it is measured. May import: the standard library, `cli.bench_wire`. It reads its
+orders as one JSON line, says `warm` when it begins to count, and ends with one JSON line.
+
+Without a rate the loop is closed: as many calls are in flight as ordered. With a rate it is open: a call is due at
+its time whatever became of those before, and its latency runs from then, so that a server that stalls is not
+measured less for it.
 """
 
 from __future__ import annotations
@@ -10,25 +13,33 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import sys
-import threading
 import time
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 
-import grpc
+from authsvc.cli.bench_wire import Connection, Expected, WireFault
+
+MOST_STREAMS = 100
+"""Calls in flight on a connection; servers allow no fewer by default."""
+_SECOND = 1_000_000_000
+_FINISH_NS = 2 * _SECOND
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What to send; `request` and `expected` are base64. Not `exact`: only the answers' length is compared."""
+    """What to send; `request` and `start` are base64. `calls` in flight, or `rate` a second where it is not 0."""
 
     address: str
     method: str
     request: str
-    expected: str
-    exact: bool
+    start: str
+    length: int
     token: str
-    threads: int
+    connections: int
+    calls: int
+    rate: float
     warm_up_s: float
     seconds: float
     cpus: list[int]
@@ -36,62 +47,154 @@ class Orders:
 
 @dataclass(slots=True)
 class Measured:
-    """What came of it: latencies in microseconds, and how much of a processor this process used."""
+    """What came of it. `latencies_us` is microseconds, to three digits, to how many right answers took as long.
 
-    calls: int = 0
+    In an open loop it holds what was due and never answered too, with the time that it has waited.
+    """
+
+    right: int = 0
     wrong: int = 0
     errors: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
-    latencies_us: list[int] = field(default_factory=list)
+    fault: str = ""
+    latencies_us: dict[int, int] = field(default_factory=dict)
 
 
-def run(orders: Orders) -> Measured:
-    """Warm up, measure, stop."""
+class Load:
+    """The connections, the calls that are due, and what was seen."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+        self._connections = [
+            Connection(
+                orders.address,
+                _headers(orders),
+                base64.b64decode(orders.request),
+                Expected(base64.b64decode(orders.start), orders.length),
+                self._ended,
+            )
+            for _ in range(orders.connections)
+        ]
+        self._poll = select.epoll()
+        self._by_number = {connection.socket.fileno(): connection for connection in self._connections}
+        for number in self._by_number:
+            self._poll.register(number, select.EPOLLIN)
+        self._cap = MOST_STREAMS if orders.rate else max(1, orders.calls // orders.connections)
+        self._due: deque[int] = deque()
+        self._now = time.perf_counter_ns()
+        self._counted_from = 0
+        self._seen = Measured()
+        self._latencies: Counter[int] = Counter()
+
+    def run(self) -> Measured:
+        """Warm up, measure, let what is in flight finish."""
+        orders, seen = self._orders, self._seen
+        try:
+            self._until(self._now + int(orders.warm_up_s * _SECOND))
+            print("warm", flush=True)
+            cpu, began = time.process_time(), time.perf_counter_ns()
+            self._counted_from = began
+            self._until(began + int(orders.seconds * _SECOND))
+        except WireFault as fault:
+            seen.fault = str(fault)
+            return seen
+        seen.seconds = (time.perf_counter_ns() - began) / _SECOND
+        seen.cpu_seconds = time.process_time() - cpu
+        if orders.rate:
+            for due in self._due:
+                self._latencies[_three_digits(self._now - due)] += 1
+        seen.latencies_us = dict(self._latencies)
+        self._finish()
+        return seen
+
+    def _until(self, end: int) -> None:
+        """Send and receive until then."""
+        rate = self._orders.rate
+        # An open loop must not sleep past a time when a call is due, and epoll counts in milliseconds.
+        timeout = 0.0 if rate else 0.05
+        apart = int(_SECOND / rate) if rate else 0
+        due = self._now
+        while self._now < end:
+            while rate and due <= self._now:
+                self._due.append(due)
+                due += apart
+            self._send()
+            self._turn(timeout)
+
+    def _turn(self, timeout: float) -> None:
+        events = self._poll.poll(timeout)
+        self._now = time.perf_counter_ns()
+        for number, _ in events:
+            self._by_number[number].receive()
+
+    def _send(self) -> None:
+        for connection in self._connections:
+            free = self._cap - connection.in_flight
+            if self._orders.rate:
+                while free > 0 and self._due and connection.call(self._due[0]):
+                    self._due.popleft()
+                    free -= 1
+            else:
+                while free > 0 and connection.call(self._now):
+                    free -= 1
+            connection.flush()
+
+    def _finish(self) -> None:
+        end = self._now + _FINISH_NS
+        self._counted_from = end * 2
+        while self._now < end and any(connection.in_flight for connection in self._connections):
+            try:
+                self._turn(0.05)
+            except WireFault:
+                return
+
+    def _ended(self, due: int, right: bool | None) -> None:  # noqa: FBT001 - see bench_wire.Connection
+        if not self._counted_from or self._counted_from > self._now:
+            return
+        if right:
+            self._seen.right += 1
+            self._latencies[_three_digits(self._now - due)] += 1
+        elif right is None:
+            self._seen.errors += 1
+        else:
+            self._seen.wrong += 1
+
+
+def _headers(orders: Orders) -> list[tuple[str, str]]:
+    headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", orders.method),
+        (":authority", orders.address),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("user-agent", "authsvc-bench"),
+        ("grpc-timeout", "5S"),
+    ]
+    return [*headers, ("authorization", f"Bearer {orders.token}")] if orders.token else headers
+
+
+def _three_digits(nanoseconds: int) -> int:
+    """Microseconds, to three digits."""
+    value, unit = nanoseconds // 1_000, 1
+    while value // unit >= 1_000:
+        unit *= 10
+    return value // unit * unit
+
+
+def main() -> None:
+    """Run the orders on standard input."""
+    orders = Orders(**json.loads(sys.stdin.readline()))
     if orders.cpus:
         os.sched_setaffinity(0, orders.cpus)
-    request, expected = base64.b64decode(orders.request), base64.b64decode(orders.expected)
-    metadata = (("authorization", f"Bearer {orders.token}"),) if orders.token else ()
-    begin, end = threading.Event(), threading.Event()
-    parts = [Measured() for _ in range(orders.threads)]
-
-    def call_on(part: Measured) -> None:
-        with grpc.insecure_channel(orders.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            row = channel.unary_unary(orders.method, None, None)
-            while not end.is_set():
-                counted, begun = begin.is_set(), time.perf_counter_ns()
-                try:
-                    answer = row(request, timeout=5.0, metadata=metadata)
-                except grpc.RpcError:
-                    part.errors += counted
-                    continue
-                if counted:
-                    part.latencies_us.append((time.perf_counter_ns() - begun) // 1000)
-                    right = answer == expected if orders.exact else len(answer) == len(expected)
-                    part.wrong += not right
-
-    threads = [threading.Thread(target=call_on, args=(part,)) for part in parts]
-    for thread in threads:
-        thread.start()
-    end.wait(orders.warm_up_s)
-    print("warm", flush=True)
-    cpu, began = time.process_time(), time.perf_counter()
-    begin.set()
-    end.wait(orders.seconds)
-    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
-    end.set()
-    for thread in threads:
-        thread.join()
-    latencies = sorted(latency for part in parts for latency in part.latencies_us)
-    return Measured(
-        calls=len(latencies),
-        wrong=sum(part.wrong for part in parts),
-        errors=sum(part.errors for part in parts),
-        seconds=seconds,
-        cpu_seconds=cpu_seconds,
-        latencies_us=latencies,
-    )
+    try:
+        seen = Load(orders).run()
+    except (WireFault, OSError) as fault:
+        print("warm", flush=True)
+        seen = Measured(fault=str(fault))
+    print(json.dumps(asdict(seen)))
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(run(Orders(**json.loads(sys.stdin.readline()))))))
+    main()

@@ -21,7 +21,7 @@ def _remember_form(context: typer.Context, value: Form) -> Form:
 
 FormOption = Annotated[
     Form,
-    typer.Option("--output", "-o", help="How answers are printed.", callback=_remember_form),
+    typer.Option("--output", "-o", metavar="table|json", help="How answers are printed.", callback=_remember_form),
 ]
 AddressOption = Annotated[
     str,
