@@ -1,25 +1,29 @@
 """What goes into a row and what comes out.
 
-Owns: `Call` (what a transport knows of one call), `Context` (what a handler gets besides its request) and
-`Refusal` (what a transport puts on the wire instead of a message). May import: `core`, `state`, `usecases`.
+Owns: `Call` (what a transport knows of one call), `Context` (what a handler gets besides its request), `Unread` and
+`Refusal` (what a transport hands over, and puts on the wire, instead of a message). May import: `core`, `state`,
+`usecases`.
 
 A handler is `def handler(request, context) -> response` where it only reads the snapshot, `async def` where it
-waits for a store (a `def` that seldom waits may return a coroutine then), and returns an iterator for a stream.
+waits for a store (a `def` that seldom waits may return a coroutine then), and an async generator for a stream.
 It raises errors of `core.errors`; anything else becomes INTERNAL with a request id.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from authsvc.core.errors import Reason, Unauthenticated
+from authsvc.core.errors import DeadlineExceeded, Reason, Unauthenticated
 
 if TYPE_CHECKING:
     from authsvc.state.snapshot import Snapshot
     from authsvc.usecases.principals import Principal, ProxyGrant
+
+_T = TypeVar("_T")
 
 
 def _never_cancelled() -> bool:
@@ -53,6 +57,21 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """A message that a transport did not read, since its length alone is above the row's cap."""
+
+    size: int
+    """Bytes, as the caller announced them."""
+
+    def __len__(self) -> int:
+        return self.size
+
+
+Received = bytes | Unread
+"""A request as a transport hands it over."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """An RPC error: `code` is the number of a gRPC status code, `details` a serialised google.rpc.Status."""
 
@@ -70,6 +89,7 @@ class Context:
     """
 
     __slots__ = (
+        "_monotonic",
         "_request_id",
         "allowed",
         "call",
@@ -85,8 +105,11 @@ class Context:
 
     snapshot: Snapshot
 
-    def __init__(self, call: Call, now: int, deadline: float) -> None:
+    def __init__(
+        self, call: Call, now: int, deadline: float, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self.call = call
+        self._monotonic = monotonic
         self.now = now
         """Unix seconds."""
         self.deadline = deadline
@@ -114,6 +137,16 @@ class Context:
         if self.principal is None:
             raise Unauthenticated("the caller is not authenticated")
         return self.principal
+
+    def while_wanted(self, items: Iterable[_T]) -> Iterator[_T]:
+        """The items of a batch; raises DeadlineExceeded once the deadline has passed or the caller has gone.
+
+        A batch may hold hours of work: it ends between two items rather than keep a thread that nobody waits for.
+        """
+        for item in items:
+            if self._monotonic() > self.deadline or self.call.cancelled():
+                raise DeadlineExceeded("the deadline passed within the batch")
+            yield item
 
     def decided(self, reason: Reason, *, allowed: bool) -> None:
         """Notes the decision for audit and metrics."""

@@ -3,20 +3,22 @@
 Owns: the order of size cap, deadline, parsing, authentication, permission, `min_revision`, handler, second look
 at the deadline; audit, metrics, span; and the row's own way to refuse. May import: `core`, `usecases`, `api`.
 Nothing raised inside leaves it: a transport gets bytes or a `Refusal`, on Envoy's rows always bytes.
+
+The order is written once, as a coroutine that suspends only where its `Runner` does. A transport with a loop awaits
+it; one with threads lends a runner that blocks instead, and then it runs to its end in one step (`Engine.serve`).
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import DecodeError
 
-from authsvc.api.calls import Call, Context, Refusal
+from authsvc.api.calls import Call, Context, Received, Refusal, Unread
 from authsvc.api.errors import GRPC_CODE, Code, reason_of, refusal
 from authsvc.api.method_table import PROXY, PUBLIC, AuditClass, Kind, MethodTable, Row
 from authsvc.api.throttle import FailedAuthentications
@@ -87,6 +89,9 @@ class State(Protocol):
     def reach(self, revision: Revision, deadline: float | None, caller: str = "") -> None:
         """Block until it is; raises as `state.tail.Tail.reach` says (STANDARDS U13)."""
 
+    async def wait_for(self, revision: Revision, caller: str, deadline: float | None) -> None:
+        """`reach` for a loop: suspends until it is."""
+
 
 class AuditSink(Protocol):
     """Takes events that no write commits; must neither block nor raise."""
@@ -110,13 +115,13 @@ class FaultLog(Protocol):
 
 
 class Runner(Protocol):
-    """What a transport lends to a call in work."""
+    """How a transport waits: it suspends on a loop, or blocks in a thread and never suspends."""
 
-    def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:
+    async def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:
         """Run `work` on the loop; raises DeadlineExceeded, and cancels where the caller has gone."""
 
-    def blocking(self) -> AbstractContextManager[None]:
-        """Surrounds a wait of this thread."""
+    async def reach(self, state: State, revision: Revision, caller: str, deadline: float) -> None:
+        """Wait until the state is at least this new; raises as `State.reach` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,29 +148,39 @@ class Engine:
         self.table = table
         self._around = around
 
-    def serve(self, row: Row, call: Call, request: bytes, runner: Runner) -> bytes | Refusal:
-        """One unary call, from bytes to bytes; blocks until it is done."""
-        span = self._around.span
-        if span is None:
-            return self._serve(row, call, request, runner)
-        with span(row.name, call.metadata) as opened:
-            answer = self._serve(row, call, request, runner)
-            opened.set_attribute("rpc.grpc.status_code", 0 if isinstance(answer, bytes) else answer.code)
+    def serve(self, row: Row, call: Call, request: Received, runner: Runner) -> bytes | Refusal:
+        """One unary call, from bytes to bytes, by a runner that never suspends; blocks until it is done."""
+        try:
+            self.answer(row, call, request, runner).send(None)
+        except StopIteration as done:
+            answer: bytes | Refusal = done.value
             return answer
+        raise RuntimeError("a runner that lends a thread has suspended")
 
-    def stream(self, row: Row, call: Call, requests: Iterator[bytes], runner: Runner) -> Iterator[bytes | Refusal]:
-        """One stream; where it ends by a `Refusal`, that is the last item. A single request is read at once."""
+    def answer(self, row: Row, call: Call, request: Received, runner: Runner) -> Coroutine[Any, Any, bytes | Refusal]:
+        """One unary call, from bytes to bytes, for a loop to await."""
+        if self._around.span is None:
+            return self._answer(row, call, request, runner)
+        return self._traced(self._around.span, row, call, request, runner)
+
+    async def stream(
+        self, row: Row, call: Call, requests: AsyncIterator[Received], runner: Runner
+    ) -> AsyncGenerator[bytes | Refusal, None]:
+        """One stream, on the loop; where it ends by a `Refusal`, that is the last item.
+
+        A single request is read at once.
+        """
         started = self._around.monotonic()
         context = self._context(row, call, started)
         try:
             self._open(row, context, started)
-            messages = (self._parse(row, item) for item in requests)
-            message: Any = messages if row.kind is Kind.BIDI else next(messages)
+            messages = (self._parse(row, item) async for item in requests)
+            message: Any = messages if row.kind is Kind.BIDI else await anext(messages)
             if row.takes_min_revision and row.kind is not Kind.BIDI and message.min_revision:
-                self._renew(row, context, message.min_revision, runner)
-            for response in row.handler(message, context):
+                await self._renew(row, context, message.min_revision, runner)
+            async for response in row.handler(message, context):
                 yield response.SerializeToString()
-            self._ended_by_itself(call)
+            self._ended_by_itself(context)
             self._finish(row, context, Code.OK, Reason.UNSPECIFIED, started)
         except GeneratorExit:
             raise
@@ -182,17 +197,23 @@ class Engine:
         self._around.metrics.observe("unknown", Code.UNIMPLEMENTED, Reason.METHOD_UNKNOWN, 0.0)
         return refusal(PermissionDenied("this method is not served", Reason.METHOD_UNKNOWN), "")
 
-    def _serve(self, row: Row, call: Call, request: bytes, runner: Runner) -> bytes | Refusal:
+    async def _traced(self, span: OpenSpan, row: Row, call: Call, request: Received, runner: Runner) -> bytes | Refusal:
+        with span(row.name, call.metadata) as opened:
+            answer = await self._answer(row, call, request, runner)
+            opened.set_attribute("rpc.grpc.status_code", 0 if isinstance(answer, bytes) else answer.code)
+            return answer
+
+    async def _answer(self, row: Row, call: Call, request: Received, runner: Runner) -> bytes | Refusal:
         started = self._around.monotonic()
         context = self._context(row, call, started)
         try:
             self._open(row, context, started)
             message = self._parse(row, request)
             if row.takes_min_revision and message.min_revision:
-                self._renew(row, context, message.min_revision, runner)
+                await self._renew(row, context, message.min_revision, runner)
             response = row.handler(message, context)
             if isinstance(response, Coroutine):
-                response = runner.run(response, call, context.deadline)
+                response = await runner.run(response, call, context.deadline)
             if row.gives_revision and not response.revision:
                 response.revision = str(context.snapshot.revision)
             answer: bytes = response.SerializeToString()
@@ -202,9 +223,9 @@ class Engine:
             return self._refuse(row, context, fault, started)
         return answer
 
-    @staticmethod
-    def _ended_by_itself(call: Call) -> None:
-        if call.cancelled():
+    def _ended_by_itself(self, context: Context) -> None:
+        if context.call.cancelled():
+            self._in_time(context)
             raise Unavailable("this replica drains", Reason.SHUTTING_DOWN)
 
     def _in_time(self, context: Context) -> None:
@@ -214,7 +235,7 @@ class Engine:
 
     def _context(self, row: Row, call: Call, started: float) -> Context:
         deadline = started + row.deadline_s if call.deadline is None else call.deadline
-        return Context(call, self._around.clock.now(), deadline)
+        return Context(call, self._around.clock.now(), deadline, monotonic=self._around.monotonic)
 
     def _open(self, row: Row, context: Context, started: float) -> None:
         """Before the request is looked at: deadline, snapshot, caller."""
@@ -223,8 +244,8 @@ class Engine:
         context.snapshot = self._around.state.current
         self._authenticate(row, context)
 
-    def _parse(self, row: Row, request: bytes) -> Any:
-        if len(request) > row.max_bytes:
+    def _parse(self, row: Row, request: Received) -> Any:
+        if isinstance(request, Unread) or len(request) > row.max_bytes:
             raise Exhausted(
                 f"the request holds {len(request)} bytes, at most {row.max_bytes} are taken",
                 Reason.REQUEST_TOO_LARGE,
@@ -253,7 +274,7 @@ class Engine:
         if row.permission not in principal.permissions:
             raise PermissionDenied(f"the caller lacks `{row.permission}`", metadata={"permission": row.permission})
 
-    def _renew(self, row: Row, context: Context, wanted: str, runner: Runner) -> None:
+    async def _renew(self, row: Row, context: Context, wanted: str, runner: Runner) -> None:
         """Move the call to a snapshot that holds `wanted`; who waits is counted by principal, else address.
 
         The caller is looked at again there: what was revoked meanwhile is refused.
@@ -262,8 +283,7 @@ class Engine:
         revision = Revision.parse(wanted)
         if not state.reached(revision):
             caller = context.principal.subject if context.principal else context.call.peer_address or "local"
-            with runner.blocking():
-                state.reach(revision, context.deadline, caller)
+            await runner.reach(state, revision, caller, context.deadline)
         before, context.snapshot = context.snapshot, state.current
         if context.snapshot is not before:
             context.now = self._around.clock.now()

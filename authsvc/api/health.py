@@ -6,9 +6,9 @@ served service share one state: they live and drain together.
 
 from __future__ import annotations
 
-import queue
+import asyncio
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 from authsvc.api import standard_messages as messages
@@ -23,7 +23,7 @@ class Health:
         self._names = frozenset({"", *services})
         self._lock = threading.Lock()
         self._serving = False
-        self._watchers: set[queue.SimpleQueue[None]] = set()
+        self._watchers: set[Callable[[], None]] = set()
 
     @property
     def serving(self) -> bool:
@@ -35,7 +35,7 @@ class Health:
         with self._lock:
             self._serving = serving
             for watcher in self._watchers:
-                watcher.put(None)
+                watcher()
 
     def check(self, request: Any, _context: Context) -> Any:
         """The state of one service; NOT_FOUND for a name that is not served."""
@@ -50,14 +50,20 @@ class Health:
             answer.statuses[name].status = self._status()
         return answer
 
-    def watch(self, request: Any, context: Context) -> Iterator[Any]:
+    async def watch(self, request: Any, context: Context) -> AsyncGenerator[Any, None]:
         """The state now, and at each change, until the call ends; an unknown name is SERVICE_UNKNOWN."""
         known = request.service in self._names
-        wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            # The state changes, and calls end, in whatever thread.
+            loop.call_soon_threadsafe(changed.set)
+
         with self._lock:
             self._watchers.add(wake)
         try:
-            context.call.on_end(lambda: wake.put(None))
+            context.call.on_end(wake)
             sent = None
             while not context.call.cancelled():
                 status = self._status() if known else messages.SERVICE_UNKNOWN
@@ -65,7 +71,8 @@ class Health:
                     sent = status
                     yield messages.HealthCheckResponse(status=status)
                 else:
-                    wake.get()
+                    await changed.wait()
+                    changed.clear()
         finally:
             with self._lock:
                 self._watchers.discard(wake)

@@ -6,7 +6,7 @@ they came from; beyond loopback it is served only where asked for (`server.refle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from google.protobuf import descriptor_pb2
@@ -28,9 +28,11 @@ class Reflection:
             self._add(service.file)
         self._symbols = {symbol: file.name for file in self._files.values() for symbol in _symbols(file)}
 
-    def server_reflection_info(self, requests: Iterator[Any], _context: Context) -> Iterator[Any]:
+    async def server_reflection_info(
+        self, requests: AsyncIterator[Any], _context: Context
+    ) -> AsyncGenerator[Any, None]:
         """One answer a question, in order; what is not known is an answer with NOT_FOUND."""
-        for request in requests:
+        async for request in requests:
             yield self._answer(request)
 
     def _answer(self, request: Any) -> Any:

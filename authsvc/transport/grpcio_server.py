@@ -2,7 +2,8 @@
 
 Owns: listening, TLS, HTTP/2 and message caps, which pool runs a row, peer identities, status and trailers, drain.
 May import: `api`, grpcio. Raw bytes are registered, so that garbage meets the engine and not a deserializer.
-Plain rows run in few threads; async rows in a pool that bridges to the loop; streams in a pool of their own.
+Plain rows run in few threads; async rows in a pool that bridges to the loop; streams in a pool of their own, each
+thread carrying messages between grpcio and the stream's handler on the loop.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ import asyncio
 import functools
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from concurrent import futures
-from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
 
 from authsvc.api.calls import Call, Refusal
-from authsvc.api.engine import Engine
+from authsvc.api.engine import Engine, State
 from authsvc.api.method_table import BATCH_BYTES, Kind, Row
 from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
+from authsvc.core.values import Revision
 from authsvc.transport.listening import ListenFault, TlsFiles
 from authsvc.transport.pools import WorkPool
-from authsvc.transport.streams import Stream
+from authsvc.transport.streams import Stream, Streams
 from authsvc.transport.traffic import Traffic
 
 PLAIN_THREADS = 8
@@ -66,14 +67,12 @@ class GrpcioServer:
         self._engine = engine
         self._loop = loop
         self._queue_cap = queue_cap
-        self._stream_cap = stream_threads
         self._plain = WorkPool(plain_threads, "row")
         self._bridge = WorkPool(bridge_threads, "bridge")
         # A few more than the cap, so that a stream beyond it finds a thread to be refused by.
         self._streaming = WorkPool(stream_threads + 4, "stream")
         self._traffic = Traffic()
-        self._streams: set[Stream] = set()
-        self._streams_lock = threading.Lock()
+        self._streams = Streams(stream_threads)
         self._server = grpc.server(
             self._plain, handlers=[_Handlers(self._behaviours())], options=_options(reuse_port=reuse_port)
         )
@@ -101,10 +100,7 @@ class GrpcioServer:
         """
         deadline = time.monotonic() + grace
         self._traffic.refuse()
-        with self._streams_lock:
-            streams = tuple(self._streams)
-        for stream in streams:
-            stream.end()
+        self._streams.end_all()
         self._traffic.wait_quiet(QUIET_SECONDS, min(deadline, time.monotonic() + REFUSING_SECONDS))
         self._server.stop(max(0.0, deadline - time.monotonic())).wait()
         for pool in (self._plain, self._bridge, self._streaming):
@@ -158,38 +154,48 @@ class GrpcioServer:
     def _stream(
         self, row: Row, _pool: WorkPool, runner: _Runner, requests: Any, context: grpc.ServicerContext
     ) -> Iterator[bytes]:
-        stream = Stream()
+        stream = Stream(self._loop)
         try:
-            for answer in self._answers(row, stream, runner, requests, context):
-                if isinstance(answer, Refusal):
-                    _refuse(context, answer)
-                    return
-                yield answer
+            with self._streams.holding(stream):
+                if not context.add_callback(stream.end):
+                    stream.end()
+                for answer in self._answers(row, stream, runner, requests, context):
+                    if isinstance(answer, Refusal):
+                        _refuse(context, answer)
+                        return
+                    yield answer
         except GeneratorExit:
             raise
         except BaseException as fault:  # noqa: BLE001 - grpcio would put its text on the wire, or hang the caller
             refused = self._engine.refuse(row, Call(row.name), fault)
             if isinstance(refused, Refusal):
                 _refuse(context, refused)
-        finally:
-            with self._streams_lock:
-                self._streams.discard(stream)
-            stream.end()
 
     def _answers(
         self, row: Row, stream: Stream, runner: _Runner, requests: Any, context: grpc.ServicerContext
     ) -> Iterator[bytes | Refusal]:
-        call = _call(row.name, context, stream)
-        with self._streams_lock:
-            full = len(self._streams) >= self._stream_cap
-            if not full:
-                self._streams.add(stream)
-        if full:
-            return iter((self._engine.refuse(row, call, Exhausted("too many streams are open", Reason.OVERLOADED)),))
-        if self._traffic.refusing or not context.add_callback(stream.end):
+        source = requests if row.kind is Kind.BIDI else (requests,)
+        threading.Thread(target=self._read, args=(stream, source), name="stream-reader", daemon=True).start()
+        answers = self._engine.stream(row, _call(row.name, context, stream), stream.requests(), runner)
+        try:
+            while (answer := self._on_loop(_next(answers))) is not None:
+                yield answer
+        finally:
+            self._on_loop(answers.aclose())
+
+    def _read(self, stream: Stream, source: Any) -> None:
+        """Give the caller's messages in. A thread of its own, because grpcio's iterator blocks until the call ends."""
+        try:
+            for item in source:
+                if not self._on_loop(stream.give(item)):
+                    return
+        except Exception:  # noqa: BLE001 - grpcio raises a bare Exception here when the caller has gone
             stream.end()
-        messages = stream.reads(requests) if row.kind is Kind.BIDI else iter((requests,))
-        return self._engine.stream(row, call, messages, runner)
+        else:
+            self._on_loop(stream.give(None))
+
+    def _on_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _unknown(self, _requests: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
         _refuse(context, self._engine.unknown())
@@ -214,8 +220,8 @@ class _Runner:
         self._loop = loop
         self._pool = pool
 
-    def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:
-        """See `engine.Runner`."""
+    async def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:
+        """See `engine.Runner`; blocks."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         call.on_end(lambda: None if future.done() else _ignore(future.cancel()))
         try:
@@ -228,9 +234,14 @@ class _Runner:
             future.cancel()
             raise DeadlineExceeded("the deadline passed") from None
 
-    def blocking(self) -> AbstractContextManager[None]:
-        """See `engine.Runner`."""
-        return self._pool.blocking()
+    async def reach(self, state: State, revision: Revision, caller: str, deadline: float) -> None:
+        """See `engine.Runner`; blocks."""
+        with self._pool.blocking():
+            state.reach(revision, deadline, caller)
+
+
+async def _next(answers: AsyncGenerator[bytes | Refusal, None]) -> bytes | Refusal | None:
+    return await anext(answers, None)
 
 
 def _ignore(_value: object) -> None:

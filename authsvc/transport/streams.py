@@ -1,14 +1,20 @@
-"""One open stream of a transport that gives each a thread.
+"""One open stream of a transport.
 
-Owns: `Stream`: its requests, its end, and who wants to be told. May import: the standard library.
+Owns: `Stream`: its requests, its end, and who wants to be told; and `Streams`, all that are open, and their cap.
+May import: the standard library, `api.calls`, `core.errors`. Handlers of streams run on the loop, whichever
+transport serves them.
 """
 
 from __future__ import annotations
 
-import queue
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
+
+from authsvc.api.calls import Received
+from authsvc.core.errors import Exhausted, Reason
 
 _END: Final = None
 READ_AHEAD = 8
@@ -18,68 +24,98 @@ READ_AHEAD = 8
 class Stream:
     """A stream ends when its caller goes, when the transport drains, or when its handler is done.
 
-    Requests are read by a thread of their own: a handler that waits for the next one must see a drain too.
+    Whoever reads the requests gives them in; a handler that waits for the next one sees the end too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._lock = threading.Lock()
-        self._ended = threading.Event()
+        self._ended = False
         self._callbacks: list[Callable[[], None]] = []
-        self._inbox: queue.Queue[bytes | None] = queue.Queue(READ_AHEAD)
+        self._inbox: asyncio.Queue[Received | BaseException | None] = asyncio.Queue(READ_AHEAD)
 
     def ended(self) -> bool:
         """Whether it was ended from outside or is done."""
-        return self._ended.is_set()
+        return self._ended
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Call back once at the end; at once where it has come."""
+        """Call back once at the end, in the thread that ends it; at once where it has come."""
         with self._lock:
-            if not self._ended.is_set():
+            if not self._ended:
                 self._callbacks.append(callback)
                 return
         callback()
 
     def end(self) -> None:
-        """End it; a second time does nothing."""
+        """End it, from any thread while the loop runs; a second time does nothing."""
         with self._lock:
-            if self._ended.is_set():
+            if self._ended:
                 return
-            self._ended.set()
+            self._ended = True
             callbacks, self._callbacks = self._callbacks, []
+        self._loop.call_soon_threadsafe(self._release)
         for callback in callbacks:
             callback()
 
-    def reads(self, source: Iterator[bytes]) -> Iterator[bytes]:
-        """The caller's messages of `source`, until it has no more or the stream ends."""
-        self.on_end(self._wake)
-        threading.Thread(target=self._read, args=(source,), name="stream-reader", daemon=True).start()
-        while not self._ended.is_set():
-            item = self._inbox.get()
+    async def give(self, item: Received | BaseException | None) -> bool:
+        """One more request, None where there will be no more, or why there can be none.
+
+        Waits while the handler has `READ_AHEAD` unread; False where the stream has ended.
+        """
+        if not self._ended:
+            await self._inbox.put(item)
+        return not self._ended
+
+    async def requests(self) -> AsyncIterator[Received]:
+        """The caller's messages, until it has no more or the stream ends."""
+        while not self._ended:
+            item = await self._inbox.get()
             if item is _END:
                 return
+            if isinstance(item, BaseException):
+                raise item
             yield item
 
-    def _read(self, source: Iterator[bytes]) -> None:
-        try:
-            for item in source:
-                if not self._put(item):
-                    return
-        except Exception:  # noqa: BLE001 - grpcio raises a bare Exception here when the caller has gone
-            self.end()
-        self._put(_END)
+    def _release(self) -> None:
+        """Let go of a handler that waits for a request, and of a reader that waits for room."""
+        while not self._inbox.empty():
+            self._inbox.get_nowait()
+        self._inbox.put_nowait(_END)
 
-    def _put(self, item: bytes | None) -> bool:
-        while not self._ended.is_set():
-            try:
-                self._inbox.put(item, timeout=1.0)
-            except queue.Full:
-                continue
-            return True
-        return False
 
-    def _wake(self) -> None:
+class Streams:
+    """All streams that are open; thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._open: set[Stream] = set()
+        self._refusing = False
+
+    @contextmanager
+    def holding(self, stream: Stream) -> Iterator[None]:
+        """Counts a stream while the block runs and ends it afterwards, at once where the transport drains.
+
+        Raises Exhausted OVERLOADED above the cap.
+        """
+        with self._lock:
+            if len(self._open) >= self._most:
+                raise Exhausted("too many streams are open", Reason.OVERLOADED)
+            self._open.add(stream)
+            refusing = self._refusing
         try:
-            self._inbox.put_nowait(_END)
-        except queue.Full:
-            # The handler finds an item, and then that the stream has ended.
-            return
+            if refusing:
+                stream.end()
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(stream)
+            stream.end()
+
+    def end_all(self) -> None:
+        """End every stream that is open, and those that come."""
+        with self._lock:
+            self._refusing = True
+            streams = tuple(self._open)
+        for stream in streams:
+            stream.end()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from authsvc import config
 from authsvc.api.calls import Call, Refusal
-from authsvc.api.engine import Engine, Surroundings
+from authsvc.api.engine import Engine, State, Surroundings
 from authsvc.api.envoy_authz import EnvoyAuthorization
 from authsvc.api.envoy_messages import AUTHORIZATION, CheckRequest, CheckResponse
 from authsvc.api.method_table import MethodTable, Service
@@ -92,6 +91,9 @@ class HeldState:
     def reach(self, revision: Revision, deadline: float | None, caller: str = "") -> None:
         assert self.reached(revision)
 
+    async def wait_for(self, revision: Revision, caller: str, deadline: float | None) -> None:
+        assert self.reached(revision)
+
 
 @dataclass
 class Kept:
@@ -114,15 +116,15 @@ class Kept:
 class StepRunner:
     """Runs work that never suspends, as in-process counters do not."""
 
-    def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:
+    async def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:
         try:
             work.send(None)
         except StopIteration as done:
             return done.value
         raise AssertionError("the work suspended")
 
-    def blocking(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    async def reach(self, state: State, revision: Revision, caller: str, deadline: float) -> None:
+        state.reach(revision, deadline, caller)
 
 
 class World:

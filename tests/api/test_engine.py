@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
@@ -56,7 +56,7 @@ def answer_of(tested: Bench, name: str, call: Call) -> bytes | Refusal:
     row = tested.row(name)
     if row.kind is Kind.UNARY:
         return tested.engine.serve(row, call, b"", InlineRunner())
-    return next(tested.engine.stream(row, call, iter((b"",)), InlineRunner()))
+    return tested.stream(row, call, b"")[0]
 
 
 @pytest.mark.standard("U2", "U11", "E10")
@@ -111,7 +111,7 @@ def test_random_bytes_are_answered_or_refused_clearly(request: bytes, method: An
     answers = (
         [tested.engine.serve(row, call, request, InlineRunner())]
         if row.kind is Kind.UNARY
-        else list(tested.engine.stream(row, call, iter((request,)), InlineRunner()))
+        else tested.stream(row, call, request)
     )
     for answer in answers:
         if isinstance(answer, Refusal):
@@ -413,13 +413,13 @@ def test_a_stream_that_the_transport_ends_ends_with_unavailable() -> None:
     row = tested.row("grpc.health.v1.Health/Watch")
     ended = False
 
-    def watch(request: Any, context: Context) -> Iterator[Any]:
+    async def watch(request: Any, context: Context) -> AsyncGenerator[Any, None]:
         nonlocal ended
         yield row.request_type()
         ended = True
 
     call = Call(row.name, cancelled=lambda: ended)
-    answers = list(tested.engine.stream(_with_handler(row, watch), call, iter((b"",)), InlineRunner()))
+    answers = tested.stream(_with_handler(row, watch), call, b"")
     assert isinstance(answers[-1], Refusal)
     assert reason_of(status_of(answers[-1])) == "SHUTTING_DOWN"
 

@@ -6,8 +6,7 @@ import asyncio
 import io
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from immutables import Map
 
 from authsvc.api import envoy_messages, standard_messages
 from authsvc.api.calls import Call, Context, Refusal
-from authsvc.api.engine import Engine, Surroundings
+from authsvc.api.engine import Engine, State, Surroundings
 from authsvc.api.method_table import METHODS, MethodTable, Row, Service
 from authsvc.api.throttle import FailedAuthentications
 from authsvc.clock import FakeClock
@@ -116,6 +115,10 @@ class HeldState:
             finally:
                 self.waiting -= 1
 
+    async def wait_for(self, revision: Revision, caller: str, deadline: float | None) -> None:
+        """As `state.tail.Tail.wait_for`."""
+        await asyncio.to_thread(self.reach, revision, deadline, caller)
+
 
 class RoleAuthenticator:
     """`Bearer ROLE` is a client that holds the built-in role, up to and without the revision `gone_at`."""
@@ -138,15 +141,15 @@ class RoleAuthenticator:
 
 
 class InlineRunner:
-    """Runs async rows to their end on the spot."""
+    """Runs async rows to their end on the spot, and waits in the thread that calls."""
 
-    def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:
+    async def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:
         """As `engine.Runner.run`."""
         return asyncio.run(work)
 
-    def blocking(self) -> AbstractContextManager[None]:
-        """As `engine.Runner.blocking`."""
-        return nullcontext()
+    async def reach(self, state: State, revision: Revision, caller: str, deadline: float) -> None:
+        """As `engine.Runner.reach`."""
+        state.reach(revision, deadline, caller)
 
 
 @dataclass
@@ -195,6 +198,18 @@ class Bench:
     def serve(self, name: str, request: bytes = b"", **call: Any) -> bytes | Refusal:
         """One unary call."""
         return self.engine.serve(self.row(name), Call(name, **call), request, InlineRunner())
+
+    def stream(self, row: Row, call: Call, *requests: bytes) -> list[bytes | Refusal]:
+        """One stream to its end."""
+
+        async def asked() -> AsyncGenerator[bytes, None]:
+            for request in requests:
+                yield request
+
+        async def answers() -> list[bytes | Refusal]:
+            return [item async for item in self.engine.stream(row, call, asked(), InlineRunner())]
+
+        return asyncio.run(answers())
 
     def refused(self, name: str, request: bytes = b"", **call: Any) -> status_pb2.Status:
         """One unary call that must be refused by an RPC error."""
@@ -288,7 +303,7 @@ def _empty(method: MethodDescriptor) -> Handle:
     answer = message_factory.GetMessageClass(method.output_type)
     if method.server_streaming:
 
-        def stream(request: Any, context: Context) -> Iterator[Any]:
+        async def stream(request: Any, context: Context) -> AsyncGenerator[Any, None]:
             yield answer()
 
         return stream
