@@ -9,7 +9,7 @@ by name.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -28,6 +28,9 @@ MAX_NAMES = 256
 MAX_CONTEXT_DEPTH = 16
 MAX_TIME = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second of a Timestamp."""
+
+Each = Callable[[Iterable[Any]], Iterable[Any]]
+"""How the items of a batch are walked; it may end the walk, as `Context.while_wanted` does."""
 
 _RESERVED_CONTEXT = ("token", "request")
 _CACHE = 8_192

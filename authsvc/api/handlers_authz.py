@@ -41,7 +41,8 @@ class AuthzHandlers:
         explain = EXPLAIN in caller.permissions
         response = authz_pb2.BatchCheckResponse()
         worst = Reason.ALLOWED
-        for place, question in enumerate(convert_authz.questions(request)):
+        questions = convert_authz.questions(request, context.while_wanted)
+        for place, question in enumerate(context.while_wanted(questions)):
             try:
                 decision = authz.check(snapshot, caller, question, now=now)
             except PermissionDenied as denied:

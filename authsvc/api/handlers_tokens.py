@@ -48,7 +48,8 @@ class TokenHandlers:
         """Verify several tokens against one snapshot."""
         response = token_pb2.BatchVerifyTokensResponse()
         worst = Reason.ALLOWED
-        for wanted in convert_tokens.verifications(request):
+        verifications = convert_tokens.verifications(request, context.while_wanted)
+        for wanted in context.while_wanted(verifications):
             reason = self._verify(response.results.add(), wanted, context)
             worst = worst if reason is Reason.ALLOWED else reason
         context.subject = ""
