@@ -1,20 +1,17 @@
 """`authsvc bench`: how many calls a second, and how long each takes.
 
-Owns: the rows that are measured and the table. Load comes from processes of their own; where this command starts the
-service itself, the service has the first processor and the load the others. Every answer is compared.
+Owns: the rows that are measured and the table. Load comes from processes of their own (`bench_measure`); where this
+command starts the service itself, the service has the first processor and the load the others. Every answer is
+compared.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import secrets
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +23,7 @@ from authsvc.cli.output import Form, show
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from authsvc.cli.bench_measure import Subject
     from authsvc.cli.session import Session, Target
     from authsvc.cli.shop import Shop
 
@@ -34,36 +32,10 @@ BATCH = 50
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A call that is measured, and the answer that it must have."""
-
-    name: str
-    method: str
-    request: bytes
-    expected: bytes
-    token: str
-    exact: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a row came to; processor shares are of one processor, None where not known."""
-
-    row: str
-    calls_per_s: float
-    p50_ms: float
-    p99_ms: float
-    wrong: int
-    errors: int
-    server_cpu: float | None
-    load_cpu: float
-
-
 def bench(
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long each row is measured.")] = 5.0,
     warm_up: Annotated[float, typer.Option("--warm-up", min=0.0, help="Seconds before, not counted.")] = 1.0,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Calls in flight, all in all.")] = 8,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Calls in flight, all in all.")] = 32,
     processes: Annotated[
         int, typer.Option("--processes", min=0, help="Processes of load. Unset: the processors but one.")
     ] = 0,
@@ -81,14 +53,20 @@ def bench(
     It measures the running service, with a client of its own; where none is running a throw-away one, pinned to the
     first processor. Exit code 1 where an answer was wrong.
     """
-    from authsvc.cli.faults import Exit
+    from authsvc.cli.bench_measure import BenchFault, Plan, machine, measure, processors
+    from authsvc.cli.faults import CommandFault, Exit, Fault
     from authsvc.cli.session import Session
 
-    processes = min(processes or max(1, _processors() - 1), concurrency)
+    processes = min(processes or max(1, processors() - 1), concurrency)
     with _service(address, credentials, own=own) as (target, pid), Session(target) as session:
-        cpus = sorted(os.sched_getaffinity(0))[1:] if pid is not None else []
-        plan = _Plan(target.address, pid, cpus, processes, max(1, concurrency // processes), warm_up, seconds)
-        results = [asdict(plan.measure(row)) for row in _rows(session, own=pid is not None)]
+        cpus = tuple(sorted(os.sched_getaffinity(0))[1:]) if pid is not None else ()
+        plan = Plan(seconds, warm_up, concurrency, processes=processes, cpus=cpus)
+        server = () if pid is None else (pid,)
+        try:
+            subjects = _subjects(session, own=pid is not None)
+            results = [asdict(measure(target.address, row, plan, server)) for row in subjects]
+        except BenchFault as fault:
+            raise CommandFault(Fault(str(fault)), Exit.REFUSED) from None
         where = f"{target.address}, {'a throw-away service' if pid is not None else 'the running service'}"
     told = {"machine": machine(), "service": where, "processes": processes, "concurrency": concurrency}
     if form is Form.JSON:
@@ -107,6 +85,7 @@ def bench(
 @contextmanager
 def _service(address: str, credentials: Path | None, *, own: bool) -> Iterator[tuple[Target, int | None]]:
     """The service to measure, and its process where it is ours."""
+    from authsvc.cli.bench_measure import processors
     from authsvc.cli.session import find_target
 
     if not own:
@@ -116,7 +95,7 @@ def _service(address: str, credentials: Path | None, *, own: bool) -> Iterator[t
             return
     from authsvc.cli.child import throw_away_service
 
-    first = min(os.sched_getaffinity(0)) if _processors() > 1 else None
+    first = min(os.sched_getaffinity(0)) if processors() > 1 else None
     with throw_away_service(cpu=first) as child:
         yield find_target("", child.credentials), child.process.pid
 
@@ -132,131 +111,62 @@ def _answers(target: Target) -> bool:
     return True
 
 
-def _rows(session: Session, *, own: bool) -> list[Row]:
-    """The rows, each asked once: what it answers is what is expected."""
+def _subjects(session: Session, *, own: bool) -> list[Subject]:
+    """The rows, each asked before: what its answers have in common is expected of all."""
     from authsvc.cli.demo import SHOP, apply_policy
     from authsvc.cli.shop import AUDIENCE, ORDER, READ, Shop
-    from authsvc.v1 import authz_pb2, token_pb2
+    from authsvc.v1 import authz_pb2, token_pb2, types_pb2
 
     shop = Shop(session, SHOP if own else f"bench-{secrets.token_hex(4)}")
     if own:
         apply_policy(session)
     shop.create()
     shop.issue()
+    allow = types_pb2.DECISION_ALLOW if own else types_pb2.DECISION_DENY
     question = authz_pb2.CheckRequest(subject=shop.subject, permission=READ, resource=ORDER)
     batch = authz_pb2.BatchCheckRequest(checks=[question] * BATCH)
     token = token_pb2.VerifyTokenRequest(token=shop.access_token)
     issue = token_pb2.IssueTokenRequest(audience=[AUDIENCE])
     issue.client_credentials.client_id, issue.client_credentials.client_secret = shop.client_id, shop.secret
+
+    def allows(answer: bytes) -> bool:
+        return authz_pb2.CheckResponse.FromString(answer).decision == allow
+
+    def all_allow(answer: bytes) -> bool:
+        results = authz_pb2.BatchCheckResponse.FromString(answer).results
+        return [result.decision for result in results] == [allow] * BATCH
+
+    def valid(answer: bytes) -> bool:
+        return token_pb2.VerifyTokenResponse.FromString(answer).valid
+
+    def issued(answer: bytes) -> bool:
+        return bool(token_pb2.IssueTokenResponse.FromString(answer).access_token)
+
     return [
-        _row(shop, "Check", "AuthzService/Check", question),
-        _row(shop, f"BatchCheck of {BATCH}", "AuthzService/BatchCheck", batch),
-        _row(shop, "IssueToken", "TokenService/IssueToken", issue, exact=False),
-        _row(shop, "VerifyToken", "TokenService/VerifyToken", token),
+        _subject(shop, "Check", "AuthzService/Check", question, allows),
+        _subject(shop, f"BatchCheck of {BATCH}", "AuthzService/BatchCheck", batch, all_allow, items=BATCH),
+        _subject(shop, "IssueToken", "TokenService/IssueToken", issue, issued, public=True, until=b"."),
+        _subject(shop, "VerifyToken", "TokenService/VerifyToken", token, valid),
     ]
 
 
-def _row(shop: Shop, name: str, method: str, request: Message, *, exact: bool = True) -> Row:
-    full = f"/authsvc.v1.{method}"
-    token = shop.caller_token() if exact else ""
-    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+def _subject(
+    shop: Shop,
+    name: str,
+    method: str,
+    request: Message,
+    right: Callable[[bytes], bool],
+    *,
+    public: bool = False,
+    items: int = 1,
+    until: bytes = b"",
+) -> Subject:
+    from authsvc.cli.bench_measure import subject
+
+    token = "" if public else shop.caller_token()
     body = request.SerializeToString()
-    expected: bytes = shop.session.channel.unary_unary(full, None, None)(body, timeout=10.0, metadata=metadata)
-    return Row(name, full, body, expected, token, exact)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """How a row is measured."""
-
-    address: str
-    server: int | None
-    cpus: list[int]
-    processes: int
-    threads: int
-    warm_up_s: float
-    seconds: float
-
-    def measure(self, row: Row) -> Result:
-        """Start the load, wait for it, add up what its processes saw."""
-        orders = {
-            "address": self.address,
-            "method": row.method,
-            "request": base64.b64encode(row.request).decode(),
-            "expected": base64.b64encode(row.expected).decode(),
-            "exact": row.exact,
-            "token": row.token,
-            "threads": self.threads,
-            "warm_up_s": self.warm_up_s,
-            "seconds": self.seconds,
-            "cpus": self.cpus,
-        }
-        with ExitStack() as stack:
-            loads = [stack.enter_context(_start(orders)) for _ in range(self.processes)]
-            for load in loads:
-                _line(load)
-            before = _cpu_seconds(self.server)
-            parts: list[dict[str, Any]] = [json.loads(_line(load)) for load in loads]
-            after = _cpu_seconds(self.server)
-        latencies = sorted(latency for part in parts for latency in part["latencies_us"]) or [0]
-        span = max(part["seconds"] for part in parts)
-        return Result(
-            row=row.name,
-            calls_per_s=round(sum(part["calls"] / part["seconds"] for part in parts)),
-            p50_ms=round(latencies[len(latencies) // 2] / 1000, 2),
-            p99_ms=round(latencies[len(latencies) * 99 // 100] / 1000, 2),
-            wrong=sum(part["wrong"] for part in parts),
-            errors=sum(part["errors"] for part in parts),
-            server_cpu=None if before is None or after is None else round(min(1.0, (after - before) / span), 2),
-            load_cpu=round(sum(part["cpu_seconds"] for part in parts) / span, 2),
-        )
-
-
-def _start(orders: dict[str, Any]) -> subprocess.Popen[str]:
-    load = subprocess.Popen(
-        [sys.executable, "-m", "authsvc.cli.bench_load"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert load.stdin is not None
-    load.stdin.write(json.dumps(orders) + "\n")
-    load.stdin.close()
-    return load
-
-
-def _line(load: subprocess.Popen[str]) -> str:
-    assert load.stdout is not None
-    return load.stdout.readline()
-
-
-def _cpu_seconds(pid: int | None) -> float | None:
-    """Processor time that a process has used (proc(5), utime and stime)."""
-    if pid is None:
-        return None
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def machine() -> str:
-    """What it ran on."""
-    import platform
-
-    import grpc
-
-    model = ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
-        model = next((value.strip() for name, _, value in lines if name.strip() == "model name"), "")
-    return (
-        f"{model or platform.machine()}, {_processors()} processors, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}, grpcio {grpc.__version__}"
-    )
+    path = f"/authsvc.v1.{method}"
+    return subject(shop.session.channel, name, path, body, right=right, token=token, items=items, until=until)
 
 
 def _write(path: Path, told: dict[str, Any], results: list[dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 
 from authsvc.cli.bench_wire import Connection, Expected, WireFault
 
@@ -102,8 +103,8 @@ class Load:
         seen.seconds = (time.perf_counter_ns() - began) / _SECOND
         seen.cpu_seconds = time.process_time() - cpu
         if orders.rate:
-            for due in self._due:
-                self._latencies[_three_digits(self._now - due)] += 1
+            open_calls = chain(self._due, *(connection.in_flight.values() for connection in self._connections))
+            self._latencies.update(_three_digits(self._now - due) for due in open_calls)
         seen.latencies_us = dict(self._latencies)
         self._finish()
         return seen
@@ -130,7 +131,7 @@ class Load:
 
     def _send(self) -> None:
         for connection in self._connections:
-            free = self._cap - connection.in_flight
+            free = self._cap - len(connection.in_flight)
             if self._orders.rate:
                 while free > 0 and self._due and connection.call(self._due[0]):
                     self._due.popleft()
@@ -149,7 +150,7 @@ class Load:
             except WireFault:
                 return
 
-    def _ended(self, due: int, right: bool | None) -> None:  # noqa: FBT001 - see bench_wire.Connection
+    def _ended(self, due: int, right: bool | None) -> None:
         if not self._counted_from or self._counted_from > self._now:
             return
         if right:

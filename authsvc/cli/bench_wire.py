@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct, pack
 
@@ -69,7 +70,8 @@ class Connection:
         self._cost = len(message) + PREFIX
         self._stream = 1
         self._window, self._received = WINDOW, 0
-        self._in_flight: dict[int, int] = {}
+        self.in_flight: dict[int, int] = {}
+        """Calls without an answer yet: their streams, and when they were due."""
         self._messages: dict[int, bytes] = {}
         self._trailers = b""
         self._rest = b""
@@ -81,18 +83,13 @@ class Connection:
         self.flush()
         self.socket.setblocking(False)
 
-    @property
-    def in_flight(self) -> int:
-        """Calls without an answer yet."""
-        return len(self._in_flight)
-
     def call(self, due: int) -> bool:
         """Send one call; False where the server's window has no room for it now. `flush` puts it on the wire."""
         if self._window < self._cost:
             return False
         self._window -= self._cost
         stream, self._stream = self._stream, self._stream + 2
-        self._in_flight[stream] = due
+        self.in_flight[stream] = due
         parts = self._next if stream > 1 else self._first
         self._out.append(stream.to_bytes(4, "big").join(parts))
         return True
@@ -101,10 +98,8 @@ class Connection:
         """Write what is waiting, as much as the socket takes."""
         if self._out:
             waiting = b"".join(self._out)
-            try:
+            with suppress(BlockingIOError):
                 waiting = waiting[self.socket.send(waiting) :]
-            except BlockingIOError:
-                pass
             self._out = [waiting] if waiting else []
 
     def receive(self) -> None:
@@ -163,7 +158,7 @@ class Connection:
         if right and trailers != self._trailers:
             right = None if self._trailers else right
             self._trailers = self._trailers or trailers
-        self._ended(self._in_flight.pop(stream), right)
+        self._ended(self.in_flight.pop(stream), right)
 
 
 def _call(headers: Sequence[tuple[str, str]], message: bytes) -> tuple[list[bytes], list[bytes]]:
