@@ -148,7 +148,10 @@ class Load:
             try:
                 self._turn(0.05)
             except WireFault:
-                return
+                break
+        for connection in self._connections:
+            connection.socket.close()
+        self._poll.close()
 
     def _ended(self, due: int, right: bool | None) -> None:
         if not self._counted_from or self._counted_from > self._now:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,14 +116,13 @@ def measure(address: str, row: Subject, plan: Plan, server: Sequence[int] = ()) 
         seconds=plan.seconds,
         cpus=list(plan.cpus),
     )
-    loads = [_start(orders) for _ in range(processes)]
-    for load in loads:
-        _line(load)
-    before = _cpu_seconds(server)
-    parts: list[dict[str, Any]] = [json.loads(_line(load)) for load in loads]
-    after = _cpu_seconds(server)
-    for load in loads:
-        load.wait()
+    with ExitStack() as stack:
+        loads = [stack.enter_context(_start(orders)) for _ in range(processes)]
+        for load in loads:
+            _line(load)
+        before = _cpu_seconds(server)
+        parts: list[dict[str, Any]] = [json.loads(_line(load)) for load in loads]
+        after = _cpu_seconds(server)
     faults = [part["fault"] for part in parts if part["fault"]]
     if faults:
         raise BenchFault(f"{row.name}: {faults[0]}")
