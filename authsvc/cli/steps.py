@@ -6,6 +6,7 @@ Owns: how `demo` and `smoke` look, for people and for scripts. May import: rich,
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,7 +15,10 @@ from typing import Any, NamedTuple
 from authsvc.cli.faults import CommandFault
 from authsvc.cli.output import Form, printable
 
+_NAME_AT = 21
 _NAME_WIDTH = 34
+_ANSWER_AT = _NAME_AT + _NAME_WIDTH + 2
+_LEAST_WIDTH = 40
 
 
 class Answer(NamedTuple):
@@ -77,15 +81,21 @@ class Walk:
         from rich.text import Text
 
         assert self._console is not None
+        width = self._console.width if self._console.is_terminal else None
         line = Text()
         line.append("  ok    " if step.ok else "  FAIL  ", style="green" if step.ok else "bold red")
         line.append(f"{step.milliseconds:8.1f} ms  ", style="dim")
         line.append(step.step.ljust(_NAME_WIDTH))
-        line.append(f"  {step.answer}", style="" if step.ok else "red")
-        if self._console.is_terminal:
-            self._console.print(line, no_wrap=True, overflow="ellipsis")
-        else:
-            self._console.print(line, soft_wrap=True)
+        line.append(_beside_or_below(step.answer, width), style="" if step.ok else "red")
+        self._console.print(line, soft_wrap=True)
+
+
+def _beside_or_below(answer: str, width: int | None) -> str:
+    """The answer after its step's name, or whole on lines of its own where a terminal of `width` has no room."""
+    if width is None or _ANSWER_AT + len(answer) <= width:
+        return f"  {answer}"
+    lines = textwrap.wrap(answer, max(width, _LEAST_WIDTH) - _NAME_AT)
+    return "".join(f"\n{' ' * _NAME_AT}{line}" for line in lines)
 
 
 def _console() -> Any:
