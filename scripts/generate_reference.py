@@ -139,16 +139,16 @@ def configuration() -> str:
 def _settings(kind: type[Any], defaults: dict[str, Any], prefix: str) -> Iterator[str]:
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        name, hint = f"{prefix}{field.name}", hints[field.name]
-        inner = next((part for part in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(part)), None)
-        value = defaults[field.name]
-        if inner is hint:
-            yield from _settings(typing.cast("type[Any]", inner), value, f"{name}.")
+        name, hint, value = f"{prefix}{field.name}", hints[field.name], defaults[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield from _settings(typing.cast("type[Any]", hint), value, f"{name}.")
             continue
         meaning = f"{_cell(field.metadata['doc'])} {_kind(hint)}".strip()
         yield f"| `{name}` | {_default(value)} | {meaning} |"
-        if inner is not None:
-            yield from _settings(typing.cast("type[Any]", inner), settings_of(inner()), f"{name}[].")
+        for item in typing.get_args(hint):
+            if dataclasses.is_dataclass(item):
+                entry = typing.cast("type[Any]", item)
+                yield from _settings(entry, settings_of(entry()), f"{name}[].")
 
 
 def _default(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from authsvc.cli.options import AddressOption, CredentialsOption, FormOption, PolicyOption, StdinFlag
+from authsvc.cli.options import AddressOption, CredentialsOption, FormOption, LinesForm, PolicyOption, StdinFlag
 from authsvc.cli.output import Form, show
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def simulate(
     svg: Annotated[
         Path | None, typer.Option("--svg", metavar="FILE", help="Draw what happened.", show_default=False)
     ] = None,
+    _form: LinesForm = Form.JSON,
 ) -> None:
     """Try a policy file's limits on calls of your own, without a service.
 

@@ -1,6 +1,6 @@
 """JSON lines in, JSON lines out.
 
-Owns: the loop of the three commands that need no server. May import: the standard library. Each line gets exactly
+Owns: the loop of the three commands that need no server. May import: typer. Each line gets exactly
 one answer, in order; a line that cannot be read is answered `{"error": ...}` and makes the exit code 1.
 """
 
@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TextIO
 
-from authsvc.cli.faults import CommandFault, Exit, Fault
+import typer
+
+from authsvc.cli.faults import Exit
 from authsvc.core.errors import InvalidRequest
 
 _BLOCK = 1 << 16
@@ -28,8 +30,8 @@ def answer_lines(answer: Callable[[str], Mapping[str, Any]], source: Source | No
     """Answer every line of `source` (standard input) that is not blank, on standard output.
 
     `answer` raises ValueError where the line cannot be read, InvalidRequest where it is not what it should be. Answers
-    go out with each block that was read, so that whoever writes one line and waits gets its answer. Raises
-    CommandFault at the end where a line was at fault.
+    go out with each block that was read, so that whoever writes one line and waits gets its answer. Exits with code 1
+    at the end where a line was at fault.
     """
     encode = json.JSONEncoder(ensure_ascii=False).encode
     faults = number = 0
@@ -51,7 +53,9 @@ def answer_lines(answer: Callable[[str], Mapping[str, Any]], source: Source | No
             told.append(encode({"error": why, "line": number}))
         _put(sys.stdout, told)
     if faults:
-        raise CommandFault(Fault(f"{faults} of {number} lines could not be read"), Exit.REFUSED)
+        # On standard error alone: standard output holds one answer a line and nothing else.
+        print(f"authsvc: {faults} of {number} lines could not be read", file=sys.stderr)
+        raise typer.Exit(Exit.REFUSED)
 
 
 def _blocks(source: Source) -> Iterator[list[bytes]]:

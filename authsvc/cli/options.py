@@ -23,6 +23,9 @@ FormOption = Annotated[
     Form,
     typer.Option("--output", "-o", metavar="table|json", help="How answers are printed.", callback=_remember_form),
 ]
+LinesForm = Annotated[
+    Form, typer.Option("--output", "-o", metavar="table|json", help="Taken as everywhere; answers are JSON lines.")
+]
 AddressOption = Annotated[
     str,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from authsvc.cli.options import AddressOption, CredentialsOption, FormOption, PolicyOption, StdinFlag
+from authsvc.cli.options import AddressOption, CredentialsOption, FormOption, LinesForm, PolicyOption, StdinFlag
 from authsvc.cli.output import Form, show
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def decide(
     policy: PolicyOption,
     stdin: StdinFlag = False,
     service_roles: Annotated[bool, typer.Option("--service-roles", help="The file may bind authsvc.* roles.")] = False,
+    _form: LinesForm = Form.JSON,
 ) -> None:
     """Decide questions by a policy file, without a service.
 

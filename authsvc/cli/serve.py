@@ -33,6 +33,9 @@ twice the throughput that it costs at this."""
 def serve(
     context: typer.Context,
     config: ConfigOption = None,
+    transport: Annotated[
+        str, typer.Option("--transport", help="Short for --server.transport.", show_default=False)
+    ] = "",
     accept_new_issuer: Annotated[
         bool, typer.Option("--accept-new-issuer", help="Issue under another issuer than the record remembers.")
     ] = False,
@@ -43,7 +46,7 @@ def serve(
     Every setting of the configuration is also a flag: --server.listen 127.0.0.1:7070.
     """
     begun = time.monotonic()
-    chosen = load_config(config, context.args)
+    chosen = load_config(config, [*context.args, *(["--server.transport", transport] if transport else [])])
     from authsvc.bootstrap.first_start import prepare_directory
     from authsvc.core.errors import AuthsvcError
     from authsvc.storage.data_directory import data_directory
@@ -71,9 +74,12 @@ def warnings(config: Config) -> list[str]:
 async def _serve(config: Config, directory: Path, begun: float, form: Form, *, accept_new_issuer: bool) -> None:
     from authsvc.bootstrap.foundation import lay_foundation
     from authsvc.bootstrap.service import AuthorizationService
+    from authsvc.core.errors import AuthsvcError
+    from authsvc.telemetry import log_the_unexpected
     from authsvc.transport.listening import ListenFault
 
     foundation = lay_foundation(config, directory, accept_new_issuer=accept_new_issuer)
+    log_the_unexpected(foundation.log)
     service = AuthorizationService(foundation, environment=os.environ)
     stopped = asyncio.Event()
     _on_signals(stopped)
@@ -82,6 +88,10 @@ async def _serve(config: Config, directory: Path, begun: float, form: Form, *, a
     except ListenFault as fault:
         await service.stop(0)
         raise wrong_use(_named(str(fault), config)) from None
+    except AuthsvcError:
+        # A key file at fault is found before anything was started.
+        foundation.close()
+        raise
     _tell_admin_file(directory, config, addresses)
     _say_ready(form, addresses, directory, time.monotonic() - begun)
     await stopped.wait()

@@ -115,7 +115,8 @@ def test_a_line_that_cannot_be_read_is_answered_and_the_rest_goes_on(
     good = {"subject": "user:ann", "permission": "orders:read"} if kind == "policy" else call(1)
     given = b"\n".join([json.dumps(good).encode(), b"{", b"", b"\xff\xfe", json.dumps(good).encode()])
     verb = "decide" if kind == "policy" else "simulate"
-    answers = nobody.json_lines(kind, verb, "--policy", policy_file, given=given, code=1)
+    words = (kind, verb, "--policy", policy_file, "--output", "json")
+    answers = nobody.json_lines(*words, given=given, code=1)
     assert [answer.get("line") for answer in answers] == [None, 2, 4, None]
     assert answers[1]["error"] == "is not a JSON object in UTF-8"
 

@@ -14,6 +14,7 @@ import pytest
 from authsvc import __version__
 from tests.support.command_line import CommandLine
 from tests.support.process import Serving, serving
+from tests.support.servers import Server, running
 
 SCRIPT = Path(sys.executable).with_name("authsvc")
 
@@ -53,19 +54,19 @@ def test_serve_imports_nothing_that_its_start_does_not_need(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_service_in_order(tmp_path: Path, number: signal.Signals) -> None:
-    with serving(tmp_path / "data") as running:
-        running.server.process.send_signal(number)
-        assert running.server.process.wait(30) == 0
-        assert "Traceback" not in running.server.output()
+    with serving(tmp_path / "data") as service:
+        service.server.process.send_signal(number)
+        assert service.server.process.wait(30) == 0
+        assert "Traceback" not in service.server.output()
 
 
 def test_the_first_admins_file_follows_the_service_to_its_next_address(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     told = []
     for _ in range(2):
-        with serving(directory) as running:
+        with serving(directory) as service:
             found = json.loads((directory / "admin.json").read_text())
-            assert found["address"] == running.grpc
+            assert found["address"] == service.grpc
             told.append(found["client_secret"])
             assert CommandLine(directory)("keys", "list").code == 0
     assert told[0] == told[1]
@@ -84,6 +85,26 @@ def test_the_demo_shows_every_step_and_each_is_as_it_should_be(tmp_path: Path) -
     through = [answers[name].split()[0] for name in answers if "Envoy" in name or name.startswith("GET")]
     assert through[1:] == ["200", "403", "401", "503"]
     assert not (tmp_path / "none").exists()
+
+
+def test_make_run_leaves_a_service_running_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir(mode=0o700)
+    listeners = "".join(f'{name} = "127.0.0.1:0"\n' for name in ("listen", "http_listen", "ops_listen"))
+    (directory / "authsvc.toml").write_text(f"[server]\n{listeners}")
+    command = [sys.executable, "-m", "authsvc.cli.first_run"]
+    screen = tmp_path / "screen"
+
+    def walked(server: Server) -> bool:
+        return "Ctrl-C stops it." in server.output()
+
+    env = {"AUTHSVC_DATA_DIR": str(directory)}
+    with running(command, log=screen, ready=walked, env=env, deadline_s=60) as server:
+        assert CommandLine(directory)("smoke").code == 0
+        assert "FAIL" not in screen.read_text()
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+    assert CommandLine(directory)("smoke").code == 3
 
 
 def test_the_demo_on_a_given_service_changes_nothing_but_a_client_of_its_own(
