@@ -229,6 +229,20 @@ class LogHandler(logging.Handler):
             self._log.fault("", record.name, record.exc_info[1])
 
 
+def log_the_unexpected(log: SecurityLog) -> None:
+    """From now on this process's warnings are log records, and a thread that dies of an exception is a line of `log`.
+
+    Left alone, Python prints both to standard error: many lines, unmasked.
+    """
+    logging.captureWarnings(capture=True)
+
+    def died(ended: threading.ExceptHookArgs) -> None:
+        if ended.exc_value is not None:
+            log.fault("", "thread", ended.exc_value)
+
+    threading.excepthook = died
+
+
 def shown_value(value: object) -> object:
     """A value as a log line may hold it: numbers as they are, text capped; json escapes the rest."""
     if isinstance(value, bool | int | float) or value is None:

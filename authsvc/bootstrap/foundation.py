@@ -37,8 +37,8 @@ from authsvc.usecases.revocations import Revocations
 from authsvc.usecases.tokens import Tokens
 from authsvc.usecases.writes import Writer
 
-_LOGGER = "authsvc"
-"""What modules log by name goes where events go, as lines of the same form."""
+_LOGGER = ""
+"""The root: what modules of ours and of others log goes where events go, as lines of the same form."""
 
 
 def random_id() -> str:

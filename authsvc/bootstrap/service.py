@@ -26,16 +26,14 @@ from authsvc.api.method_table import MethodTable, Service
 from authsvc.api.pages import PageTokens
 from authsvc.api.reflection import Reflection
 from authsvc.api.throttle import FailedAuthentications
+from authsvc.bootstrap.certificates import tls_files, untimely
 from authsvc.bootstrap.foundation import Foundation, random_id
-from authsvc.config import Config, TlsMode
 from authsvc.core.errors import AuthsvcError
 from authsvc.core.rates import parse_rate
-from authsvc.storage import secret_files
 from authsvc.storage.counters_memory import MemoryCounters
 from authsvc.telemetry import Gauge, Metrics, tracing
 from authsvc.transport.grpcio_server import GrpcioServer
 from authsvc.transport.http_server import HttpServers
-from authsvc.transport.listening import TlsFiles
 from authsvc.usecases.audit_log import AuditLog
 from authsvc.usecases.authz import Authorizer
 from authsvc.usecases.envoy import Gate
@@ -90,11 +88,14 @@ class AuthorizationService:
         self._upkeep: asyncio.Task[None] | None = None
 
     async def start(self) -> Addresses:
-        """Listen and serve; raises ListenFault."""
+        """Listen and serve; raises ListenFault, and InvalidRequest where certificate files are at fault."""
         config = self._found.config
-        tls = _tls_files(config)
-        loop = asyncio.get_running_loop()
         self.audit.start()
+        tls = tls_files(config)
+        if tls is not None:
+            for text in untimely(tls, self._found.clock.now()):
+                self._log.event("certificate.untimely", {"text": text})
+        loop = asyncio.get_running_loop()
         self._grpc = GrpcioServer(self.engine, loop)
         port = self._grpc.listen(config.server.listen, tls)
         self._http = HttpServers(
@@ -186,14 +187,6 @@ class AuthorizationService:
 def _descriptor(module: ModuleType, name: str) -> ServiceDescriptor:
     found: ServiceDescriptor = module.DESCRIPTOR.services_by_name[name]
     return found
-
-
-def _tls_files(config: Config) -> TlsFiles | None:
-    tls = config.server.tls
-    if tls.mode is TlsMode.UNSET or tls.certificate is None or tls.key is None:
-        return None
-    secret_files.read_secret(tls.key, "server.tls.key")
-    return TlsFiles(tls.certificate, tls.key, config.server.client_ca)
 
 
 def _with_port(listen: str, port: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import ssl
@@ -28,12 +29,15 @@ KEEP_ALIVE_SECONDS = 15
 HEADER_BYTES = 16 * 1024
 BACKLOG = 128
 
+_log = logging.getLogger(__name__)
+
 
 class HttpServer:
     """One listening HTTP server."""
 
     def __init__(self, application: ASGIApp, address: str, tls: TlsFiles | None = None) -> None:
         self._address = address
+        self._tls = tls
         self._config = uvicorn.Config(
             application,
             log_config=None,
@@ -57,11 +61,11 @@ class HttpServer:
         listener = self._bind()
         try:
             self._config.load()
+            if self._tls is not None:
+                self._config.ssl = _renewing_context(self._tls)
         except (OSError, ssl.SSLError) as fault:
             listener.close()
             raise ListenFault(f"cannot serve TLS on {self._address}: certificate and key do not load") from fault
-        if self._config.ssl is not None:
-            self._config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         await self._server.listening.wait()
         port: int = listener.getsockname()[1]
@@ -84,6 +88,34 @@ class HttpServer:
         except OSError as fault:
             why = os.strerror(fault.errno) if fault.errno and fault.errno > 0 else "not an address of this machine"
             raise ListenFault(f"cannot listen on {self._address}: {why}") from fault
+
+
+def _renewing_context(tls: TlsFiles) -> ssl.SSLContext:
+    """A context whose handshakes use the newest pair of files that loads (STANDARDS U1)."""
+    context = current = _context(tls)
+    last_seen = tls.changed_at()
+
+    def renew(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context_of: ssl.SSLContext) -> None:
+        nonlocal current, last_seen
+        try:
+            seen = tls.changed_at()
+            if seen != last_seen:
+                last_seen = seen
+                current = _context(tls)
+        except (OSError, ssl.SSLError):
+            _log.warning("certificate and key of server.tls do not load: the ones before stay in use")
+        connection.context = current
+
+    # Called in each handshake, whether or not the client names a server.
+    context.sni_callback = renew
+    return context
+
+
+def _context(tls: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.certificate, tls.key)
+    return context
 
 
 class HttpServers:

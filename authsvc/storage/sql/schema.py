@@ -34,9 +34,11 @@ def prepare(connection: Connection) -> None:
 def bring_up(connection: Connection) -> None:
     """Run the migrations that are missing, in the caller's write transaction: all of them or none.
 
-    Raises InvalidRequest naming `record.url` where the schema is newer than this release.
+    Raises InvalidRequest naming `record.url` where the schema is newer than this release, or somebody else's.
     """
     found = version(connection)
+    if found is None and set(inspect(connection).get_table_names()) - {_version.name}:
+        raise InvalidRequest.of("record.url", "names a database that holds something else than a record of authsvc")
     if found is not None and found not in VERSIONS:
         raise InvalidRequest.of(
             "record.url", f"names a record of a newer release: its schema is {found}, this one knows {VERSIONS[-1]}"
