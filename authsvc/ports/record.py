@@ -305,7 +305,8 @@ class Record(Protocol):
     def revoke_binding(self, binding_id: str, audit: AuditDraft, *, check: Check = no_check) -> Write:
         """Take a binding away: a grant's row goes, a file's stays as revoked, over later applies too.
 
-        Revoking what is revoked changes nothing. Raises `NotFound` BINDING_NOT_FOUND.
+        The event names its subject and role. Revoking what is revoked changes nothing. Raises `NotFound`
+        BINDING_NOT_FOUND.
         """
 
     # Revocations.

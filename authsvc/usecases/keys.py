@@ -83,10 +83,14 @@ class KeyFactory:
         return tuple(key for key in keys if key_rules.is_authentic(self._mac_key, key))
 
     def sign(self, change: key_rules.KeyTransition) -> KeyChange:
-        """Put the MAC on every record that a transition changed (STANDARDS K12)."""
+        """Put the MAC on every record that a transition changed (STANDARDS K12); the event names each by its state."""
+        kids: dict[str, list[str]] = {}
+        for record in change.changed:
+            kids.setdefault(record.state.value, []).append(record.kid)
         return KeyChange(
             changed=tuple(key_rules.with_mac(self._mac_key, record) for record in change.changed),
             forgotten=change.forgotten,
+            detail={state: " ".join(found) for state, found in kids.items()},
         )
 
 

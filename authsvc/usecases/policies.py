@@ -161,7 +161,8 @@ class Policies:
             principal.subject,
             now,
             subject=wanted.subject,
-            detail={"role": wanted.role, "binding_id": wanted.binding_id},
+            detail={"role": wanted.role},
+            private=_content(wanted),
         )
         write = await self._writer.write(
             partial(self._writer.record.grant, wanted, check=_role_exists(wanted)), act, deadline
@@ -170,7 +171,7 @@ class Policies:
 
     async def revoke(self, principal: Principal, binding_id: str, *, now: int, deadline: float) -> Revision:
         """Take a binding away; raises NotFound BINDING_NOT_FOUND, Conflict LAST_ADMIN."""
-        act = Act("authsvc.roles:revoke", principal.subject, now, detail={"binding_id": binding_id})
+        act = Act("authsvc.roles:revoke", principal.subject, now, private={"binding_id": binding_id})
         verb = partial(self._writer.record.revoke_binding, binding_id, check=_keeps_an_admin)
         return (await self._writer.write(verb, act, deadline)).revision
 
@@ -220,6 +221,18 @@ def _require_holds_policy_role(snapshot: Snapshot, principal: Principal, wanted:
                 Reason.GRANT_EXCEEDS_GRANTER,
                 metadata={"role": wanted.role, "permission": permission},
             )
+
+
+def _content(binding: Binding) -> dict[str, str]:
+    """What else a grant says, for the sealed part of its event: a binding's id is a hash that tells who holds it."""
+    content = {
+        "binding_id": binding.binding_id,
+        "tenant": binding.tenant,
+        "resource": binding.resource,
+        "condition": binding.condition,
+        "expire_time": "" if binding.expire_time is None else str(binding.expire_time),
+    }
+    return {name: text for name, text in content.items() if text}
 
 
 def wanted_grant(

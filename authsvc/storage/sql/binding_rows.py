@@ -37,7 +37,7 @@ def grant(connection: Connection, binding: Binding) -> list[Edit]:
     return [BindingPut(granted), *(BindingPut(row) for row in lifted)]
 
 
-def revoke(connection: Connection, binding_id: str, now: int) -> list[Edit]:
+def revoke(connection: Connection, binding_id: str, now: int) -> list[BindingRemoved]:
     """Remove the grant's row, mark the file's. Raises `NotFound`."""
     rows = _rows(connection, binding_id)
     if not rows:

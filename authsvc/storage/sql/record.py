@@ -221,7 +221,10 @@ class SqlRecord:
     def revoke_binding(self, binding_id: str, audit: AuditDraft, *, check: Check = no_check) -> Write:
         """See `Record.revoke_binding`."""
         with self._writer.write(audit, check) as write:
-            write.add(binding_rows.revoke(write.connection, binding_id, audit.time))
+            removed = binding_rows.revoke(write.connection, binding_id, audit.time)
+            for edit in removed:
+                write.note({"role": edit.binding.role}, subject=edit.binding.subject)
+            write.add(removed)
         return Write(write.revision, write.changed)
 
     # Revocations.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -60,9 +60,10 @@ class Writing:
             rows.write(self.connection, edit, self.order)
             self._edits.append(edit)
 
-    def note(self, detail: dict[str, str]) -> None:
-        """Add to the detail of the audit event."""
-        self.draft = replace(self.draft, detail={**self.draft.detail, **detail})
+    def note(self, detail: Mapping[str, str], subject: str = "") -> None:
+        """Add to the detail of the audit event, and say whom it concerns where only the record knows."""
+        detail = {**self.draft.detail, **detail}
+        self.draft = replace(self.draft, detail=detail, subject=subject or self.draft.subject)
 
     def finish(self, audit: AuditRows) -> Head:
         """Append the audit event and the change row, and move the head."""
