@@ -69,17 +69,22 @@ def throw_away_service(settings: Mapping[str, str] | None = None, *, cpu: int | 
 
 @contextmanager
 def started(
-    directory: Path, settings: Mapping[str, str], *, log: Path | None = None, cpu: int | None = None
+    directory: Path,
+    settings: Mapping[str, str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    cpu: int | None = None,
 ) -> Iterator[Child]:
     """`authsvc serve` on a data directory; raises CommandFault with its own words where it does not start.
 
-    Its standard output, the audit, goes to the file `log`. Only settings in `settings` and in the directory's own file
-    count: the environment of a person at the keyboard must not reach a throw-away service.
+    Its standard output, the audit, goes to the file `log`. Without `environment` only settings in `settings` and in the
+    directory's own file count: what a person at the keyboard has set must not reach a throw-away service.
     """
     command = [sys.executable, "-m", "authsvc.cli", "serve", "--output", "json"]
     command += [f"--{name}={value}" for name, value in settings.items()]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHSVC_", "OTEL_"))}
-    environment["AUTHSVC_DATA_DIR"] = str(directory)
+    if environment is None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHSVC_", "OTEL_"))}
     said = directory / "serve.log" if log is None else log
     said.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with said.open("wb") as sink:
@@ -88,7 +93,7 @@ def started(
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env={**environment, "AUTHSVC_DATA_DIR": str(directory)},
             # A Ctrl-C is for whoever started us; we end the service in our own time.
             start_new_session=True,
         )

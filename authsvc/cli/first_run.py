@@ -43,7 +43,7 @@ def first_run() -> int:
     log = directory / LOG_FILE
     walk = Walk(Form.TABLE)
     try:
-        with started(directory, {}, log=log) as child:
+        with started(directory, {}, environment=os.environ, log=log) as child:
             walk.title("authsvc: the service is up, and this is what it does")
             walk.add("start your service", Answer(True, f"ready on {child.grpc}"), child.seconds * 1000)
             own_service(walk, envoy=True)

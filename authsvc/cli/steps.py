@@ -69,7 +69,7 @@ class Walk:
         made = Step(name, answer.ok, printable(answer.text), round(milliseconds, 2))
         self.steps.append(made)
         if self._console is not None:
-            self._show(made)
+            _show(self._console, made)
         return answer.ok
 
     def finish(self) -> None:
@@ -77,17 +77,17 @@ class Walk:
         if self._console is None:
             print(json.dumps([asdict(step) for step in self.steps], ensure_ascii=False, indent=2))
 
-    def _show(self, step: Step) -> None:
-        from rich.text import Text
 
-        assert self._console is not None
-        width = self._console.width if self._console.is_terminal else None
-        line = Text()
-        line.append("  ok    " if step.ok else "  FAIL  ", style="green" if step.ok else "bold red")
-        line.append(f"{step.milliseconds:8.1f} ms  ", style="dim")
-        line.append(step.step.ljust(_NAME_WIDTH))
-        line.append(_beside_or_below(step.answer, width), style="" if step.ok else "red")
-        self._console.print(line, soft_wrap=True)
+def _show(console: Any, step: Step) -> None:
+    from rich.text import Text
+
+    width = console.width if console.is_terminal else None
+    line = Text()
+    line.append("  ok    " if step.ok else "  FAIL  ", style="green" if step.ok else "bold red")
+    line.append(f"{step.milliseconds:8.1f} ms  ", style="dim")
+    line.append(step.step.ljust(_NAME_WIDTH))
+    line.append(_beside_or_below(step.answer, width), style="" if step.ok else "red")
+    console.print(line, soft_wrap=True)
 
 
 def _beside_or_below(answer: str, width: int | None) -> str:

@@ -90,15 +90,14 @@ def test_the_demo_shows_every_step_and_each_is_as_it_should_be(tmp_path: Path) -
 def test_make_run_leaves_a_service_running_until_it_is_told_to_stop(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     directory.mkdir(mode=0o700)
-    listeners = "".join(f'{name} = "127.0.0.1:0"\n' for name in ("listen", "http_listen", "ops_listen"))
-    (directory / "authsvc.toml").write_text(f"[server]\n{listeners}")
+    (directory / "authsvc.toml").write_text('[server]\nhttp_listen = "127.0.0.1:0"\nops_listen = "127.0.0.1:0"\n')
     command = [sys.executable, "-m", "authsvc.cli.first_run"]
     screen = tmp_path / "screen"
 
     def walked(server: Server) -> bool:
         return "Ctrl-C stops it." in server.output()
 
-    env = {"AUTHSVC_DATA_DIR": str(directory)}
+    env = {"AUTHSVC_DATA_DIR": str(directory), "AUTHSVC_SERVER__LISTEN": "127.0.0.1:0"}
     with running(command, log=screen, ready=walked, env=env, deadline_s=60) as server:
         assert CommandLine(directory)("smoke").code == 0
         assert "FAIL" not in screen.read_text()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from authsvc.cli.first_run import NEXT
+from authsvc.cli.main import build
 from authsvc.core.errors import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +35,23 @@ def test_the_pages_are_what_the_code_says() -> None:
 @pytest.mark.parametrize("command", [" ".join(name.split()) for name in COMMANDS.split(",")])
 def test_every_command_of_this_release_is_there(command: str) -> None:
     assert f"\n## `authsvc {command}`\n" in (REFERENCE / "cli.md").read_text()
+
+
+def written_commands() -> list[str]:
+    """What README.md and the screen of `make run` tell a reader to type."""
+    text = (ROOT / "README.md").read_text() + NEXT.replace("{program}", "authsvc").replace("{{", "{").replace("}}", "}")
+    return re.findall(r"^ +(authsvc .+?)(?: +#.*)?$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", written_commands())
+def test_every_command_that_readers_are_told_to_type_exists_with_its_options(line: str) -> None:
+    _, *words = shlex.split(line)
+    command: Any = get_command(build())
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert not hasattr(command, "commands"), f"{line}: no such command"
+    known = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
+    assert {word for word in words if word.startswith("--") and word not in known} == set()
 
 
 def test_every_reason_is_explained() -> None:
