@@ -74,14 +74,15 @@ def ensure_admin(config: Config, directory: Path, record: Record, clients: Clien
     if record.list_clients(None, 1).items:
         return
     secret_text = new_client_secret()
-    clients.ensure_admin(_FIRST_ADMIN, secret_text, now=now)
     credentials = secret_files.AdminCredentials(
         address=config.server.listen,
         client_id=_FIRST_ADMIN,
         client_secret=secret_text,
         certificate=_certificate(config),
     )
+    # The file first: a start that ends between the two leaves an empty record, and the next one begins again.
     secret_files.write_secret(directory / ADMIN_FILE, credentials.to_bytes(), "AUTHSVC_DATA_DIR", replace=True)
+    clients.ensure_admin(_FIRST_ADMIN, secret_text, now=now)
 
 
 def _certificate(config: Config) -> str:
