@@ -47,7 +47,7 @@ def answer_lines(answer: Callable[[str], Mapping[str, Any]], source: Source | No
                 continue
             except InvalidRequest as error:
                 why = error.message
-            except ValueError:
+            except (ValueError, RecursionError):
                 why = "is not a JSON object in UTF-8"
             faults += 1
             told.append(encode({"error": why, "line": number}))
@@ -70,5 +70,7 @@ def _blocks(source: Source) -> Iterator[list[bytes]]:
 
 def _put(sink: TextIO, told: list[str]) -> None:
     if told:
-        sink.write("\n".join(told) + "\n")
+        text = "\n".join(told) + "\n"
+        # Half a surrogate pair has no UTF-8; what Python writes for it is also JSON's escape.
+        sink.write(text.encode("utf-8", "backslashreplace").decode())
         sink.flush()

@@ -82,7 +82,7 @@ def struct(text: str, option: str) -> struct_pb2.Struct:
     """A JSON object as a message; a fault of the command line where it is none."""
     try:
         members = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         members = None
     if not isinstance(members, dict):
         raise wrong_use(f"{option}: is not a JSON object")

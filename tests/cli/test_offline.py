@@ -121,6 +121,22 @@ def test_a_line_that_cannot_be_read_is_answered_and_the_rest_goes_on(
     assert answers[1]["error"] == "is not a JSON object in UTF-8"
 
 
+@pytest.mark.parametrize("kind", ["policy", "limits"])
+@pytest.mark.parametrize("hostile", ["[" * 100_000, '{"a":' * 100_000, r'{"\ud800": 1}', r'{"subject": "\udfff"}'])
+def test_a_hostile_line_takes_no_answer_from_its_neighbours(
+    nobody: CommandLine, policy_file: Path, kind: str, hostile: str
+) -> None:
+    verb, good = ("decide", {"subject": "user:ann", "permission": "orders:read"})
+    if kind == "limits":
+        verb, good = ("simulate", call(1))
+    told = nobody(kind, verb, "--policy", policy_file, "--stdin", given="\n".join([json.dumps(good), hostile] * 2))
+    first, second, third, fourth = map(json.loads, told.lines)
+    assert first.get("decision", first.get("allowed")) in {"allow", True}
+    assert third.get("decision", third.get("allowed")) in {"allow", True}
+    assert "error" in second or second["decision"] == "deny"
+    assert "error" in fourth or fourth["decision"] == "deny"
+
+
 def test_a_call_that_is_at_fault_is_named_by_its_field(nobody: CommandLine, policy_file: Path) -> None:
     wrong = json.dumps({"at": 1, "domain": "api", "descriptors": [{"entries": [{"value": "x"}]}]})
     told = nobody("limits", "simulate", "--policy", policy_file, "--stdin", given=wrong)
@@ -177,6 +193,7 @@ def test_a_policy_whose_own_test_fails_is_not_right(nobody: CommandLine, policy_
             "give --stdin: questions are read from standard input, one a line",
         ),
         (["limits", "simulate", "--policy", "POLICY"], "give --stdin: calls are read from standard input, one a line"),
+        (["check", "user:ann", "orders:read", "--context", "[" * 100_000], "--context: is not a JSON object"),
         (["policy", "lint", "/nowhere"], "cannot read /nowhere: No such file or directory"),
         (["token", "verify", "--stdin"], "--stdin, --issuer, --typ, --algorithm and --leeway go with --jwks"),
         (["token", "verify", "--jwks", "/nowhere", "-"], "--jwks: cannot read /nowhere: No such file or directory"),
