@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from authsvc.cli.ids import IdCommand
 from authsvc.cli.options import AddressOption, CredentialsOption, FormOption
 from authsvc.cli.output import Form, show
 
@@ -65,7 +66,7 @@ def rotate(
     show(form, answer)
 
 
-@app.command()
+@app.command(cls=IdCommand)
 def revoke(
     kid: Annotated[str, typer.Argument(help="The key; none with --all-keys.")] = "",
     reason: Annotated[str, typer.Option("--reason", help="Kept with the key and in the audit log.")] = "",

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from authsvc.cli.ids import IdCommand
 from authsvc.cli.options import AddressOption, CredentialsOption, FormOption, TenantOption
 from authsvc.cli.output import Form, show
 
@@ -44,7 +45,7 @@ def grant(
     show(form, told if form is Form.JSON else {**told["binding"], "revision": told["revision"]})
 
 
-@app.command()
+@app.command(cls=IdCommand)
 def revoke(
     binding_id: Annotated[str, typer.Argument(help="As `authsvc roles list` shows it.")],
     address: AddressOption = "",

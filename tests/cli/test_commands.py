@@ -143,6 +143,15 @@ def test_keys_are_rotated_and_revoked(tmp_path: Path) -> None:
         assert admin("keys", "list").lines[0].split()[:3] == ["kid", "algorithm", "state"]
 
 
+@pytest.mark.parametrize("first", ["-", "--", "-o", "-h"])
+def test_an_id_that_begins_with_a_hyphen_is_an_id(admin: CommandLine, first: str) -> None:
+    kid, binding_id = first.ljust(43, "A"), first.ljust(24, "A")
+    for words in (("keys", "revoke", kid, "--reason", "leaked"), ("keys", "revoke", "--reason", "leaked", kid)):
+        assert admin(*words).faults[0].startswith("authsvc: key_not_found: ")
+    assert admin("roles", "revoke", binding_id).faults[0].startswith("authsvc: binding_not_found: ")
+    assert admin("roles", "revoke", "--", binding_id).faults[0].startswith("authsvc: binding_not_found: ")
+
+
 def test_smoke_with_an_administrators_credentials_tries_everything(admin: CommandLine) -> None:
     steps = json.loads(admin("smoke", "--output", "json").out)
     assert [step["step"] for step in steps if not step["ok"]] == []
