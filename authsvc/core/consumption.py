@@ -6,7 +6,7 @@ standard library and `core`. Pure: an adapter reads the states, calls `consume_a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,7 +38,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Hits for one counter of one rule; `hits` is 0 or more."""
+    """Hits for one counter of one rule; 0 looks, fewer give back."""
 
     rule: LimitRule
     key: bytes
@@ -111,6 +111,15 @@ def hits_of(rules: LimitRules, domain: str, descriptors: Sequence[Descriptor]) -
     )
 
 
+def summed(hits: Iterable[Hit]) -> dict[bytes, tuple[LimitRule, int]]:
+    """By counter: its rule, and all hits for it together."""
+    wanted: dict[bytes, tuple[LimitRule, int]] = {}
+    for hit in hits:
+        _, already = wanted.get(hit.key, (hit.rule, 0))
+        wanted[hit.key] = (hit.rule, already + hit.hits)
+    return wanted
+
+
 def consume_all(
     hits: Sequence[Hit],
     read: Callable[[bytes], CounterState | None],
@@ -122,10 +131,7 @@ def consume_all(
 
     `read` gives a counter's state, None at rest. With `peek` the answer is the same and nothing is taken.
     """
-    wanted: dict[bytes, tuple[LimitRule, int]] = {}
-    for hit in hits:
-        _, already = wanted.get(hit.key, (hit.rule, 0))
-        wanted[hit.key] = (hit.rule, already + hit.hits)
+    wanted = summed(hits)
     states = {key: read(key) for key in wanted}
     verdicts = {key: rule.meter.decide(states[key], now_us, n) for key, (rule, n) in wanted.items()}
     taking = not peek and all(verdict.allowed for verdict in verdicts.values())

@@ -26,6 +26,9 @@ ROUTE_KEYS = frozenset({"subject", "client_id", "tenant", "route", "method", "pa
 
 MAX_MATCH_KEYS = 16
 
+_PARTITION_KEYS = ("tenant", "subject")
+
+_LENGTH_BYTES = 4
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 _SERVED_KEYS = frozenset({"domain", "match", "rate", "burst", "algorithm", "on_failure"})
 _LATER_KEYS = frozenset({"count", "exceeded"})
@@ -52,7 +55,7 @@ def _prefixed(part: str) -> bytes:
     """The text behind its length in bytes, so that no two lists of texts come to the same bytes."""
     # surrogatepass: total and one-to-one also for text that no boundary should have let in.
     encoded = part.encode("utf-8", "surrogatepass")
-    return len(encoded).to_bytes(4, "big") + encoded
+    return len(encoded).to_bytes(_LENGTH_BYTES, "big") + encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class LimitRule:
     revision: str = field(init=False)
     meter: Meter = field(init=False, repr=False, compare=False)
     _key_head: bytes = field(init=False, repr=False, compare=False)
+    _domain: bytes = field(init=False, repr=False, compare=False)
+    _to_partition: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _key_names: tuple[tuple[str, bytes], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +94,10 @@ class LimitRule:
         object.__setattr__(self, "meter", meter)
         object.__setattr__(self, "_key_head", _prefixed(self.name) + _prefixed(revision))
         object.__setattr__(self, "_key_names", tuple((key, _prefixed(key)) for key, _ in self.match))
+        object.__setattr__(self, "_domain", _prefixed(self.domain))
+        names = [key for key, _ in self.match]
+        last = next((names.index(key) for key in _PARTITION_KEYS if key in names), 0)
+        object.__setattr__(self, "_to_partition", tuple(len(_prefixed(key)) for key in names[: last + 1]))
 
     @property
     def keys(self) -> frozenset[str]:
@@ -101,6 +110,19 @@ class LimitRule:
         for name, prefixed in self._key_names:
             key += prefixed + _prefixed(descriptor[name])
         return key
+
+    def partition(self, key: bytes) -> bytes:
+        """What counters have in common that one node of a store must hold together, of a key that this rule made.
+
+        Domain, and value of `tenant`, else `subject`, else the first key; the domain alone for the shared counter.
+        """
+        value, end = len(self._key_head), len(self._key_head)
+        if end == len(key):
+            return self._domain
+        for name_bytes in self._to_partition:
+            value = end + name_bytes
+            end = value + _LENGTH_BYTES + int.from_bytes(key[value : value + _LENGTH_BYTES], "big")
+        return self._domain + key[value:end]
 
     def shared_key(self) -> bytes:
         """The key of the one counter that values share which a store has no room for (STANDARDS R15)."""

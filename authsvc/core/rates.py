@@ -86,9 +86,10 @@ class Meter(Protocol):
         """Whether every state stays within `MAX_UNITS`; a rule beyond is refused at load (R8)."""
 
     def decide(self, state: CounterState | None, now_us: int, hits: int) -> Verdict:
-        """Whether `hits` (0 or more) pass at `now_us`; 0 always pass and only look.
+        """Whether `hits` pass at `now_us`; 0 always pass and only look, fewer always pass and give back.
 
-        `state` None is a counter at rest. A clock that went back counts as one that stands still.
+        `state` None is a counter at rest, beyond which nothing is given back. A clock that went back counts as one
+        that stands still.
         """
 
 
@@ -120,9 +121,10 @@ class Gcra:
         debt, at_us = self._debt(state, now_us)
         room = self.limit * self.units_a_hit - debt
         need = hits * self.units_a_hit
-        allowed = hits == 0 or need <= room
+        allowed = hits <= 0 or need <= room
         retry_after_us = None
         if allowed:
+            need = max(need, -debt)
             debt += need
             room -= need
         elif hits <= self.limit:
@@ -141,7 +143,7 @@ class Gcra:
             return 0, now_us
         owed = state.owed
         if state.units_a_hit != self.units_a_hit:
-            owed = -(-owed * self.units_a_hit // state.units_a_hit)
+            owed = min(MAX_UNITS, -(-owed * self.units_a_hit // state.units_a_hit))
         if now_us <= state.at_us:
             return owed, state.at_us
         return max(0, owed - (now_us - state.at_us) * self.units_a_us), now_us
@@ -170,10 +172,10 @@ class FixedWindow:
         if state is not None and state.at_us >= start_us:
             start_us, count = state.at_us, state.owed
         end_us = start_us + self.window_us
-        allowed = hits == 0 or count + hits <= self.limit
+        allowed = hits <= 0 or count + hits <= self.limit
         retry_after_us = None
         if allowed:
-            count += hits
+            count = max(0, count + hits)
         elif hits <= self.limit:
             retry_after_us = end_us - now_us
         return Verdict(

@@ -235,3 +235,19 @@ def test_a_route_meets_only_the_rules_it_names_and_whose_named_values_are_equal(
     assert [found.name for found, _ in rules.match_route(["posts", "all"], request)] == ["all"]
     request["method"] = "POST"
     assert [found.name for found, _ in rules.match_route(["posts", "all"], request)] == ["posts", "all"]
+
+
+@pytest.mark.standard("R5")
+def test_counters_of_a_tenant_else_a_subject_lie_together_and_the_shared_one_lies_with_its_domain() -> None:
+    def partition(match: dict[str, str], domain: str = "api") -> bytes:
+        of = LimitRule("r", domain, tuple(sorted((key, "*") for key in match)), Rate(1, 1), 1)
+        return of.partition(of.counter_key(match))
+
+    acme = partition({"tenant": "acme"})
+    assert partition({"subject": "user:ann", "path": "/", "tenant": "acme"}) == acme
+    assert partition({"tenant": "acme"}, "other") != acme
+    ann = partition({"subject": "user:ann"})
+    assert partition({"path": "/", "subject": "user:ann"}) == ann != partition({"subject": "user:bob"})
+    assert partition({"b": "1", "a": "2"}) == partition({"a": "2"})
+    of = LimitRule("r", "api", (("subject", "*"),), Rate(1, 1), 1)
+    assert ann.startswith(of.partition(of.shared_key()))

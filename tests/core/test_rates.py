@@ -176,6 +176,23 @@ def test_more_hits_than_the_burst_never_pass_and_waiting_does_not_help() -> None
         assert (verdict.allowed, verdict.remaining, verdict.retry_after_us) == (False, 3, None)
 
 
+@pytest.mark.standard("R2")
+@pytest.mark.parametrize("meter", [Gcra.of(Rate(10, 10**6), 3), FixedWindow(10**6, 3)], ids=["gcra", "fixed_window"])
+def test_hits_are_given_back_at_most_to_rest(meter: Gcra | FixedWindow) -> None:
+    full = meter.decide(None, START, 3)
+    back = meter.decide(full.state, START, -2)
+    assert (back.allowed, back.remaining, back.retry_after_us) == (True, 2, None)
+    rest = meter.decide(back.state, START, -5)
+    assert (rest.allowed, rest.remaining, rest.reset_after_us) == (True, 3, 0)
+    assert meter.decide(None, START, -1).remaining == 3
+
+
+@pytest.mark.standard("R14", "R8")
+def test_a_debt_carried_over_to_another_scale_stays_within_what_a_store_keeps_exactly() -> None:
+    taken = Gcra.of(Rate(10**9, 1), MAX_UNITS).decide(None, START, MAX_UNITS)
+    assert Gcra.of(Rate(1, 10**9), 1).decide(taken.state, START, 0).state.owed == MAX_UNITS
+
+
 @given(count=st.integers(1, 10**6), later=st.integers(1, 10**6), taken=st.integers(1, 100), burst=st.integers(1, 100))
 @pytest.mark.standard("R14")
 def test_a_rule_whose_count_or_burst_changes_goes_on_from_the_hits_it_had(
