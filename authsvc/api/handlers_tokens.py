@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from authsvc.api import convert_tokens
+from authsvc.core.client_secrets import LEAST_CHARACTERS
 from authsvc.core.errors import Reason, TokenRefused
 from authsvc.v1 import key_pb2, token_pb2
 
@@ -28,8 +29,10 @@ class TokenHandlers:
     def issue_token(self, request: token_pb2.IssueTokenRequest, context: Context) -> token_pb2.IssueTokenResponse:
         """Issue by client credentials."""
         wanted = convert_tokens.token_request(request)
-        # Until the secret is proved it is only what somebody wrote; audit and throttle need it all the same.
-        context.private["client_id"] = wanted.client_id
+        # Until the secret is proved it is only what somebody wrote; audit and throttle need it all the same. Somebody
+        # who took the secret for the id must not find it in a log.
+        if wanted.client_id in context.snapshot.clients or len(wanted.client_id) < LEAST_CHARACTERS:
+            context.private["client_id"] = wanted.client_id
         issued = self._tokens.issue(context.snapshot, wanted, now=context.now)
         context.subject = issued.subject
         context.decided(Reason.ALLOWED, allowed=True)

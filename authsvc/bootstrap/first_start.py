@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 from authsvc.config import Config, TlsMode
+from authsvc.core.client_secrets import LEAST_CHARACTERS
 from authsvc.core.errors import InvalidRequest
 from authsvc.ports.record import Record
 from authsvc.storage import secret_files
@@ -18,7 +19,6 @@ from authsvc.usecases.clients import Clients
 KEK_FILE = "kek"
 DATABASE_FILE = "authsvc.db"
 _FIRST_ADMIN = "admin"
-_SECRET_CHARACTERS = 32
 
 
 def prepare_directory(directory: Path) -> None:
@@ -64,10 +64,10 @@ def ensure_admin(config: Config, directory: Path, record: Record, clients: Clien
             text = secret.decode("ascii").strip()
         except UnicodeDecodeError:
             text = ""
-        if len(text) < _SECRET_CHARACTERS:
+        if len(text) < LEAST_CHARACTERS:
             raise InvalidRequest.of(
                 "bootstrap.admin_secret_file",
-                f"{given.admin_secret_file} holds no secret of {_SECRET_CHARACTERS} characters or more",
+                f"{given.admin_secret_file} holds no secret of {LEAST_CHARACTERS} characters or more",
             )
         clients.ensure_admin(given.admin_client_id, text, now=now)
         return

@@ -16,6 +16,9 @@ from authsvc.core.framing import length_prefixed
 MAX_LIVE_SECRETS = 2
 """Secrets of one client that may be live at a time, so that one can be replaced without an interruption."""
 
+LEAST_CHARACTERS = 32
+"""Of a secret's text. What is shorter is none, so an unknown client's id may be written down where it is."""
+
 _NO_SECRET = ClientSecret(secret_id="", keyed_hash=bytes(32), create_time=0, expire_time=0)
 
 

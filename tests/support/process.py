@@ -124,15 +124,17 @@ def serving(
     settings: Mapping[str, str] | None = None,
     *,
     credentials: grpc.ChannelCredentials | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Serving]:
     """Run it on a data directory, ready; stopped at the end unless the test has ended it before.
 
-    Its log lies beside the directory, a new one a start. `credentials` are for a service with TLS.
+    Its log lies beside the directory, a new one a start. `credentials` are for a service with TLS; `environment` is
+    added to the tests' own.
     """
     log = directory.parent / f"{directory.name}-{next(_COUNT)}.log"
     begun = time.monotonic()
-    environment = {**_COMPILED, "AUTHSVC_DATA_DIR": str(directory)}
-    with running(command(settings), log=log, ready=_is_ready, env=environment, deadline_s=START_DEADLINE_S) as server:
+    around = {**_COMPILED, "AUTHSVC_DATA_DIR": str(directory), **(environment or {})}
+    with running(command(settings), log=log, ready=_is_ready, env=around, deadline_s=START_DEADLINE_S) as server:
         seconds = time.monotonic() - begun - _queued_seconds(server.process.pid)
         said = _said_ready(server)
         target = said["grpc"]
