@@ -30,6 +30,9 @@ def application(client: AsyncClient, verify: Verify) -> FastAPI:
     async def get_order(order_id: str, bearer: Annotated[BearerToken, reader]) -> dict[str, str]:
         return {"order": order_id, "subject": bearer.subject}
 
+    async def get_lost(bearer: Annotated[BearerToken, reader]) -> str:
+        return bearer.subject
+
     async def get_limited(bearer: Annotated[BearerToken, limited]) -> str:
         return bearer.subject
 
@@ -43,6 +46,7 @@ def application(client: AsyncClient, verify: Verify) -> FastAPI:
 
     app.get("/orders/{order_id}")(get_order)
     app.get("/any/{order_id:path}")(get_order)
+    app.get("/lost")(get_lost)
     app.get("/limited")(get_limited)
     app.get("/whoami")(whoami)
     app.get("/open")(open_to_all)
@@ -135,6 +139,11 @@ def test_a_path_parameter_never_spans_segments_of_the_resource(authsvc: FakeAuth
     assert get("/any/7/8", token).status_code == 403
     assert get("/any/", token).status_code == 403
     assert get("/any/*", token).status_code == 403
+
+
+def test_a_route_without_the_parameter_that_its_rule_names_denies(authsvc: FakeAuthsvc, get: Get) -> None:
+    authsvc.grant("user:ann", "orders:read")
+    assert get("/lost", authsvc.token("user:ann")).status_code == 403
 
 
 def test_a_limit_is_429_with_retry_after(authsvc: FakeAuthsvc, get: Get) -> None:

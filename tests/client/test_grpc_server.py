@@ -37,6 +37,10 @@ RULES: Rules = {
         consume=lambda asked: [Consumption("api", [{"subject": asked.token.subject if asked.token else "nobody"}])],
     ),
     "/shop.Orders/InTenant": Require("orders:read", tenant=lambda asked: asked.metadata["x-tenant"]),
+    "/shop.Orders/NoSuchField": Require("orders:read", resource="orders/{order_id}"),
+    "/shop.Orders/LimitedByHeader": Require(
+        "orders:read", consume=lambda asked: (Consumption("api", [{"plan": asked.metadata[name]}]) for name in ["plan"])
+    ),
 }
 
 
@@ -102,7 +106,8 @@ class Orders(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             "Put": (grpc.stream_unary_rpc_method_handler, into),
             "Chat": (grpc.stream_stream_rpc_method_handler, both),
         }
-        unaries = ("Get", "WhoAmI", "Health", "Limited", "LimitedBySubject", "InTenant", "Unlisted")
+        unaries = ["Get", "WhoAmI", "Health", "Limited", "LimitedBySubject", "LimitedByHeader"]
+        unaries += ["InTenant", "NoSuchField", "Unlisted"]
         kinds |= dict.fromkeys(unaries, (grpc.unary_unary_rpc_method_handler, unary))
         self._handlers = {
             f"/shop.Orders/{name}": make(behaviour, StringValue.FromString, StringValue.SerializeToString)
@@ -262,6 +267,13 @@ def test_the_resource_comes_from_the_request_and_never_spans_segments(authsvc: F
     assert orders("Get", token, "eu-7") == "user:ann got eu-7"
     for hostile in ("eu/7", "", "/", "*", "a\x00b"):
         assert orders.refused("Get", token, hostile).code() is PERMISSION_DENIED, hostile
+
+
+def test_a_call_that_lacks_what_its_rule_asks_about_is_denied(authsvc: FakeAuthsvc, orders: Caller) -> None:
+    authsvc.grant("user:ann", "orders:read")
+    token = authsvc.token("user:ann")
+    for method in ("InTenant", "NoSuchField", "LimitedByHeader"):
+        assert orders.refused(method, token).code() is PERMISSION_DENIED, method
 
 
 def test_the_tenant_comes_from_where_the_rule_says(authsvc: FakeAuthsvc, orders: Caller) -> None:

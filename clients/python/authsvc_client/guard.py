@@ -57,8 +57,9 @@ class Require:
     """What a call must have: a valid token, and where `permission` is set, the permission.
 
     `resource` is a name, a template such as `orders/{order_id}` (a value with a slash is denied), or a
-    function. `consume` is taken only where allowed. Unset `audience`: the settings', else the client's own
-    as the service knows it. Unset `tenant`: the token's.
+    function. A call that lacks what a template or function reads is denied, and a warning says what. `consume`
+    is taken only where allowed. Unset `audience`: the settings', else the client's own as the service knows it.
+    Unset `tenant`: the token's.
     """
 
     permission: str = ""
@@ -167,15 +168,17 @@ def admit(operations: Operations, rule: Require, asked: Asked, credential: str, 
 def _authorize(
     operations: Operations, rule: Require, asked: Asked, credential: str, audience: Sequence[str]
 ) -> Flow[AuthorizeAnswer]:
-    consume = rule.consume(asked) if callable(rule.consume) else rule.consume
+    try:
+        consume = list(rule.consume(asked) if callable(rule.consume) else rule.consume)
+        resource, tenant = _text(rule.resource, asked), _text(rule.tenant, asked)
+        context = rule.context(asked) if rule.context is not None else None
+    except (Refused, AuthsvcError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the rule's functions are the host's, and no fault lets in
+        _log.warning("%s denied: the rule cannot be asked: %s: %s", asked.method, type(error).__name__, error)
+        raise Refused(RefusalKind.FORBIDDEN) from None
     return operations.authorize(
-        credential,
-        rule.permission,
-        consume,
-        resource=_text(rule.resource, asked),
-        tenant=_text(rule.tenant, asked),
-        audience=audience,
-        context=rule.context(asked) if rule.context is not None else None,
+        credential, rule.permission, consume, resource=resource, tenant=tenant, audience=audience, context=context
     )
 
 
