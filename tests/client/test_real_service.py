@@ -174,6 +174,36 @@ QUESTIONS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("subject", "permission", "parts"),
+    [
+        ("ann", "orders:read", {}),
+        ("", "orders:read", {}),
+        ("user:*", "orders:read", {}),
+        ("user:bob", "orders", {}),
+        ("user:bob", "orders:*", {}),
+        ("user:bob", "orders:read", {"resource": "orders/*"}),
+        ("user:bob", "orders:read", {"resource": "orders/\n"}),
+        ("user:bob", "orders:read", {"tenant": "*"}),
+    ],
+)
+def test_what_the_service_refuses_to_be_asked_the_fake_refuses_too(
+    settings: Settings, subject: str, permission: str, parts: Mapping[str, Any]
+) -> None:
+    with FakeAuthsvc(POLICY) as fake, fake.client(AUTHSVC_DEADLINE=PATIENT) as faked, Client(settings) as client:
+        for either in (client, faked):
+            with pytest.raises(InvalidRequest):
+                either.check(subject, permission, **parts)
+            with pytest.raises(InvalidRequest):
+                either.filter(
+                    subject,
+                    permission,
+                    ["7"],
+                    **{"resource": lambda _: parts.get("resource", "orders/7")}
+                    | {name: part for name, part in parts.items() if name != "resource"},
+                )
+
+
 def test_the_fake_and_the_service_answer_alike(settings: Settings) -> None:
     with FakeAuthsvc(POLICY) as fake, fake.client(AUTHSVC_DEADLINE=PATIENT) as faked, Client(settings) as client:
         for subject, permission, parts in QUESTIONS:

@@ -16,7 +16,7 @@ from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from authsvc.core import claims
+from authsvc.core import claims, values
 from authsvc.core.claims import VerifiedToken
 from authsvc.core.consumption import DecidedBy, Descriptor, LimitOutcome
 from authsvc.core.errors import AuthsvcError, InvalidRequest, Reason, TokenRefused, Unauthenticated
@@ -100,9 +100,9 @@ def _authorize(service: Service, request: authz_pb2.AuthorizeRequest, _: Verifie
     decision = state.decide(
         Question(
             verified.subject,
-            request.permission,
-            request.resource,
-            request.tenant or verified.tenant,
+            values.permission(request.permission),
+            values.resource(request.resource),
+            values.tenant(request.tenant) or verified.tenant,
             verified.groups,
             frozenset(verified.scope),
             json_format.MessageToDict(request.context),
@@ -208,10 +208,10 @@ def _number(reason: Reason) -> Any:
 
 def _question(request: authz_pb2.CheckRequest) -> Question:
     return Question(
-        request.subject,
-        request.permission,
-        request.resource,
-        request.tenant,
+        values.subject(request.subject),
+        values.permission(request.permission),
+        values.resource(request.resource),
+        values.tenant(request.tenant),
         tuple(request.groups),
         frozenset(request.scope) if request.scope_bound else None,
         json_format.MessageToDict(request.context),
