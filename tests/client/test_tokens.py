@@ -14,8 +14,11 @@ import pytest
 import trustme
 
 from authsvc.core import claims, jose
-from authsvc_client import AsyncClient, Client, TokenRefused, Tokens
+from authsvc.v1 import token_pb2
+from authsvc_client import AsyncClient, Client, TokenRefused, Tokens, methods
+from authsvc_client.flow import Send
 from authsvc_client.httpx import BearerAuth
+from authsvc_client.refreshed import Lease
 from authsvc_client.testing import FakeAuthsvc
 from authsvc_client.tokens import TokenSource
 from authsvc_client.wire import Wire
@@ -209,3 +212,17 @@ def test_call_credentials_without_a_token_fail_the_call(authsvc: FakeAuthsvc, tl
         with grpc.secure_channel(address, both) as channel, pytest.raises(grpc.RpcError) as failed:
             channel.unary_unary("/any/Method", None, None)(b"", timeout=10)
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.standard("J17")
+def test_no_repr_of_what_holds_a_token_or_a_secret_shows_it(authsvc: FakeAuthsvc) -> None:
+    """Those who log the variables of a frame, as error trackers do, log these."""
+    with authsvc.client() as client:
+        source = client.operations.source(("orders",))
+        token = client.tokens("orders").token()
+        request = token_pb2.IssueTokenRequest(
+            client_credentials=token_pb2.ClientCredentials(client_id="test", client_secret=client.settings.secret())
+        )
+        told = repr([vars(source), Lease(token, 1.0, 2.0, 3.0), Send(methods.ISSUE_TOKEN, request, bearer=token)])
+        assert token not in told
+        assert client.settings.secret() not in told

@@ -8,6 +8,7 @@ several.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any, TypeVar
 
@@ -34,12 +35,15 @@ class AsyncWire:
         self._settings = settings
         self._inherited: list[_Channels] = []
         self._loops: dict[asyncio.AbstractEventLoop, _Channels] = {}
+        # Loops of several threads may begin at once.
+        self._lock = threading.Lock()
         forks.watch(self)
 
     def renew_after_fork(self) -> None:
         """Open channels of our own; the parent's are kept unused, because closing them would speak on them."""
         self._inherited.extend(self._loops.values())
         self._loops = {}
+        self._lock = threading.Lock()
 
     async def run(self, flow: Flow[T], deadline: float) -> T:
         """Run an operation within `deadline` seconds."""
@@ -59,14 +63,17 @@ class AsyncWire:
 
     async def close(self) -> None:
         """Close the channels of the running loop; the next call would open new ones."""
-        channels = self._loops.pop(asyncio.get_running_loop(), {})
+        with self._lock:
+            channels = self._loops.pop(asyncio.get_running_loop(), {})
         for channel in channels.values():
             await channel.close(grace=None)
 
     def _new_loop(self) -> _Channels:
         # A channel holds its loop, so a loop that ended without `close` is let go of here.
-        self._loops = {loop: held for loop, held in self._loops.items() if not loop.is_closed()}
-        return self._loops.setdefault(asyncio.get_running_loop(), {})
+        with self._lock:
+            for loop in [loop for loop in self._loops if loop.is_closed()]:
+                del self._loops[loop]
+            return self._loops.setdefault(asyncio.get_running_loop(), {})
 
     async def _take(self, step: Step, left: float) -> Any:
         if isinstance(step, Send):

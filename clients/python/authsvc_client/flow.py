@@ -24,11 +24,12 @@ T = TypeVar("T")
 class Send:
     """Send one RPC; its outcome is the response, or an error of `authsvc.core.errors`.
 
-    `once` forbids every repetition, that of the gRPC library included.
+    `once` forbids every repetition, that of the gRPC library included. No `repr` shows the request: it may hold a
+    secret or somebody's token.
     """
 
     method: Method
-    request: Message
+    request: Message = field(repr=False)
     bearer: str = field(default="", repr=False)
     once: bool = False
 

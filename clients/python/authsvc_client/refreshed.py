@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from authsvc.core.errors import AuthsvcError, Unavailable
@@ -35,10 +35,10 @@ class Lease(Generic[T]):
     """A fetched value and its ages, in seconds from before the fetch was asked.
 
     Until `fresh` it is used as it is; until `due` it is used while a flight renews it; until `end` it is
-    used only where the flight fails; afterwards never.
+    used only where the flight fails; afterwards never. No `repr` shows the value: it may be a token.
     """
 
-    value: T
+    value: T = field(repr=False)
     fresh: float
     due: float
     end: float
