@@ -126,10 +126,9 @@ def test_a_line_that_cannot_be_read_is_answered_and_the_rest_goes_on(
 def test_a_hostile_line_takes_no_answer_from_its_neighbours(
     nobody: CommandLine, policy_file: Path, kind: str, hostile: str
 ) -> None:
-    verb, good = ("decide", {"subject": "user:ann", "permission": "orders:read"})
-    if kind == "limits":
-        verb, good = ("simulate", call(1))
-    told = nobody(kind, verb, "--policy", policy_file, "--stdin", given="\n".join([json.dumps(good), hostile] * 2))
+    question = json.dumps({"subject": "user:ann", "permission": "orders:read"})
+    verb, good = ("decide", question) if kind == "policy" else ("simulate", json.dumps(call(1)))
+    told = nobody(kind, verb, "--policy", policy_file, "--stdin", given="\n".join([good, hostile] * 2))
     first, second, third, fourth = map(json.loads, told.lines)
     assert first.get("decision", first.get("allowed")) in {"allow", True}
     assert third.get("decision", third.get("allowed")) in {"allow", True}
