@@ -38,6 +38,7 @@ class WorkPool(futures.ThreadPoolExecutor):
         self._count_lock = threading.Lock()
         self._alive: set[threading.Thread] = set()
         self._waiting = 0
+        self._idle = 0
         self._closed = False
 
     @property
@@ -46,12 +47,12 @@ class WorkPool(futures.ThreadPoolExecutor):
         return self._work.qsize()
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> futures.Future[_T]:
-        """Queue a call; threads are started as they are needed."""
+        """Queue a call; a thread is started where none is idle, so that there are never more than were busy at once."""
         future: futures.Future[_T] = futures.Future()
         if self._closed:
             raise RuntimeError("the pool is shut down")
         self._work.put((future, lambda: fn(*args, **kwargs)))
-        if len(self._alive) - self._waiting < self._size and self.depth:
+        if self.depth > self._idle:
             self._grow()
         return future
 
@@ -63,7 +64,7 @@ class WorkPool(futures.ThreadPoolExecutor):
                 raise Exhausted("too many calls wait for a revision", Reason.WAITERS_EXHAUSTED, retry_after=1.0)
             self._waiting += 1
         try:
-            if self.depth:
+            if self.depth > self._idle:
                 self._grow()
             yield
         finally:
@@ -93,13 +94,19 @@ class WorkPool(futures.ThreadPoolExecutor):
                 return
             thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._alive)}", daemon=True)
             self._alive.add(thread)
+            self._idle += 1
         thread.start()
 
     def _run(self) -> None:
         while True:
             item = self._work.get()
+            with self._count_lock:
+                self._idle -= 1
             if item is None:
                 return
+            if self.depth > self._idle:
+                # Queued while this thread still counted as idle.
+                self._grow()
             future, call = item
             if future.set_running_or_notify_cancel():
                 try:
@@ -111,3 +118,4 @@ class WorkPool(futures.ThreadPoolExecutor):
                 if len(self._alive) - self._waiting > self._size:
                     self._alive.discard(threading.current_thread())
                     return
+                self._idle += 1

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+import subprocess
+import threading
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from authsvc.bootstrap.first_start import DATABASE_FILE, KEK_FILE
+from authsvc.storage.data_directory import ADMIN_FILE
 from authsvc.v1 import error_reason_pb2, key_admin_pb2, key_pb2, token_pb2
-from tests.support.process import Serving, page, refused_start, serving
+from tests.support.process import Serving, command, page, refused_start, serving
+from tests.support.scale import scale
 from tests.support.waiting import wait_for
 
 
@@ -60,19 +67,19 @@ def foreign(directory: Path) -> None:
 
 
 @pytest.mark.standard("U5", "U14")
-@pytest.mark.parametrize("damage", [header, pages, truncated, foreign], ids=lambda damage: damage.__name__)
-def test_a_record_that_is_damaged_or_not_ours_is_refused_and_left_as_it_is(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    directory = tmp_path / "data"
-    with serving(directory):
+def test_a_record_that_is_damaged_or_not_ours_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    with serving(whole):
         pass
-    damage(directory)
-    before = contents(directory)
-    line = refused(directory)
-    assert line.startswith(("record.url: ", "record_unavailable: "))
-    assert "record" in line
-    assert contents(directory) == before
+    for damage in (header, pages, truncated, foreign):
+        directory = tmp_path / damage.__name__
+        shutil.copytree(whole, directory)
+        damage(directory)
+        before = contents(directory)
+        line = refused(directory)
+        assert line.startswith(("record.url: ", "record_unavailable: ")), damage.__name__
+        assert "record" in line.partition(": ")[2]
+        assert contents(directory) == before, damage.__name__
 
 
 @pytest.mark.standard("U14")
@@ -144,3 +151,33 @@ def test_a_signing_key_that_was_altered_signs_nothing_and_its_tokens_are_unknown
         answers = [service.call("TokenService/VerifyToken", one, service.admin()) for one in verify]
         assert answers[0].reason == error_reason_pb2.REASON_TOKEN_KEY_UNKNOWN
         assert answers[1].valid
+
+
+@pytest.mark.standard("U5")
+def test_an_administrator_whose_file_cannot_be_written_is_not_made(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir(mode=0o700)
+    in_the_way = directory / ADMIN_FILE
+    in_the_way.mkdir()
+    assert refused(directory) == f"AUTHSVC_DATA_DIR: cannot write {in_the_way}: Is a directory"
+    in_the_way.rmdir()
+    with serving(directory) as service:
+        assert service.admin()
+
+
+@pytest.mark.standard("U5")
+@pytest.mark.timeout(1_200)
+def test_kill_9_at_random_moments_of_the_first_start_leaves_what_the_next_one_completes(tmp_path: Path) -> None:
+    chance = random.Random()
+    with serving(tmp_path / "whole") as service:
+        usual = service.seconds
+    for turn in range(scale(40)):
+        directory = tmp_path / f"data-{turn}"
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "AUTHSVC_DATA_DIR": str(directory)}
+        with subprocess.Popen(command(), env=environment, stderr=subprocess.DEVNULL) as first:
+            # Not a wait for anything: the moment of the kill, mostly after the imports.
+            threading.Event().wait(chance.uniform(usual / 3, usual * 1.2))
+            first.kill()
+        with serving(directory) as service:
+            assert service.admin()
+            assert len(kids(service)) == 2

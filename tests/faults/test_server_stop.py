@@ -27,7 +27,7 @@ from tests.support.scale import scale
 from tests.support.waiting import wait_for
 
 CALLERS = 6
-CALLS = scale(20_000)
+CALLS = scale(10_000)
 ENDS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 """How a call may end that met the stop; neither was executed (docs/decisions/0001)."""
 

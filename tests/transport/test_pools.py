@@ -8,6 +8,7 @@ import pytest
 
 from authsvc.core.errors import Exhausted, Reason
 from authsvc.transport.pools import WAITING_THREADS, WorkPool
+from tests.support.waiting import wait_for
 
 
 def test_results_and_faults_come_back() -> None:
@@ -35,6 +36,28 @@ def test_no_more_threads_work_than_were_asked_for() -> None:
     gate.set()
     for one in queued:
         one.result(5)
+    pool.shutdown()
+
+
+def test_an_idle_thread_is_used_before_another_is_started() -> None:
+    pool, gate, at_work = WorkPool(100, "t"), threading.Event(), threading.Semaphore(0)
+    for _ in range(200):
+        pool.submit(pow, 2, 3).result(5)
+        # The result is there a moment before its thread is idle again.
+        wait_for(lambda: pool._idle == len(pool._alive))
+    assert len(pool._alive) == 1
+
+    def work() -> None:
+        at_work.release()
+        gate.wait(10)
+
+    held = [pool.submit(work) for _ in range(5)]
+    for _ in held:
+        assert at_work.acquire(timeout=5)
+    gate.set()
+    for one in held:
+        one.result(5)
+    assert len(pool._alive) == 5
     pool.shutdown()
 
 
