@@ -6,6 +6,7 @@ Owns: which commands there are, and how a fault ends the process. May import: ty
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ def main() -> None:
 
         print(__version__)
         return
+    if find_spec("typer") is None:
+        # The lean base, which the thin client brings, has the script and not what the commands need.
+        print("authsvc: the command line needs more packages: pip install 'authsvc[server]'", file=sys.stderr)
+        sys.exit(2)
     build()(prog_name="authsvc")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import authsvc
 from authsvc import __version__
 from tests.support.command_line import CommandLine
 from tests.support.process import Serving, serving
@@ -41,6 +42,17 @@ def test_version_imports_neither_grpcio_nor_typer(tmp_path: Path) -> None:
     assert version == __version__
     assert not {"typer", "grpc", "rich", "sqlalchemy", "yaml", "cryptography"} & set(modules.split())
     assert ran("version", directory=tmp_path).strip() == __version__
+
+
+def test_without_the_packages_of_the_server_one_line_says_what_to_install() -> None:
+    # The lean base as the thin client brings it: an isolated interpreter that sees this source and nothing else.
+    program = "import sys; sys.path.append(sys.argv.pop(1)); from authsvc.cli.main import main; main()"
+    root = str(Path(authsvc.__file__).parents[1])
+    told = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, root, "keys", "list"], capture_output=True, text=True, check=False
+    )
+    line = "authsvc: the command line needs more packages: pip install 'authsvc[server]'\n"
+    assert (told.returncode, told.stdout, told.stderr) == (2, "", line)
 
 
 def test_serve_imports_nothing_that_its_start_does_not_need(tmp_path: Path) -> None:
