@@ -72,7 +72,13 @@ def cannot_open(error: Unavailable) -> bool:
     """Whether the file or its directory is at fault, which waiting does not mend."""
     cause = error.__cause__
     code = getattr(getattr(cause, "orig", None), "sqlite_errorcode", 0) & 0xFF
-    return code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM}
+    return code in {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
 
 
 def _sqlite(url: URL) -> Engine:
@@ -119,4 +125,6 @@ def _meaning(error: DBAPIError) -> str:
         sqlite3.SQLITE_READONLY: "the record cannot be written",
         sqlite3.SQLITE_CANTOPEN: "the record cannot be opened",
         sqlite3.SQLITE_NOTADB: "the record's file is not a database",
+        sqlite3.SQLITE_CORRUPT: "the record's file is damaged",
+        sqlite3.SQLITE_IOERR: "the record's disk fails",
     }.get(code, "the record does not answer")

@@ -67,7 +67,7 @@ def open_engine(engine: Engine, opening: Opening) -> SqlRecord:
     except Unavailable as error:
         engine.dispose()
         if dialects.cannot_open(error):
-            raise InvalidRequest.of("record.url", f"{error.message}: file or directory") from error
+            raise InvalidRequest.of("record.url", error.message) from error
         raise
     except BaseException:
         engine.dispose()
