@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, WebSocket
 
 from authsvc_client import AsyncClient, BearerToken, Consumption, current_token
 from authsvc_client.fastapi import RESPONSES, requires
@@ -144,6 +144,52 @@ def test_a_path_parameter_never_spans_segments_of_the_resource(authsvc: FakeAuth
 def test_a_route_without_the_parameter_that_its_rule_names_denies(authsvc: FakeAuthsvc, get: Get) -> None:
     authsvc.grant("user:ann", "orders:read")
     assert get("/lost", authsvc.token("user:ann")).status_code == 403
+
+
+def test_what_is_guarded_as_a_whole_runs_nothing_before_the_guard(authsvc: FakeAuthsvc) -> None:
+    ran = []
+
+    def note() -> None:
+        ran.append("a dependency")
+
+    async def handle(_noted: Annotated[None, Depends(note)]) -> None:
+        ran.append("the handler")
+
+    client = authsvc.async_client(AUTHSVC_DEADLINE=PATIENT)
+    app = FastAPI()
+    app.get("/first", dependencies=[Depends(requires(client, "orders:read"))])(handle)
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop")
+    assert asyncio.run(http.get("/first")).status_code == 401
+    assert not ran
+
+
+def test_a_websocket_is_not_let_in_by_a_guard_that_cannot_read_it(authsvc: FakeAuthsvc) -> None:
+    authsvc.grant("user:ann", "orders:read")
+    guard = Depends(requires(authsvc.async_client(AUTHSVC_DEADLINE=PATIENT), "orders:read"))
+    sent: list[Any] = []
+    token = authsvc.token("user:ann").encode()
+
+    async def talk(websocket: WebSocket, _bearer: Annotated[BearerToken, guard]) -> None:
+        await websocket.accept()
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = FastAPI()
+    app.websocket("/talk")(talk)
+    scope = {
+        "type": "websocket",
+        "path": "/talk",
+        "raw_path": b"/talk",
+        "query_string": b"",
+        "headers": [(b"authorization", b"Bearer " + token)],
+    }
+    with pytest.raises(TypeError, match="request"):
+        asyncio.run(app(scope, receive, send))
+    assert "websocket.accept" not in {message["type"] for message in sent}
 
 
 def test_a_limit_is_429_with_retry_after(authsvc: FakeAuthsvc, get: Get) -> None:
