@@ -5,7 +5,8 @@ Owns: `Call` (what a transport knows of one call), `Context` (what a handler get
 `usecases`.
 
 A handler is `def handler(request, context) -> response` where it only reads the snapshot, `async def` where it
-waits for a store (a `def` that seldom waits may return a coroutine then), and an async generator for a stream.
+waits for a store (a `def` that seldom waits may return a coroutine then), and an async generator for a stream. The
+response is a message, or the bytes of one that was ready (`api.ready`).
 It raises errors of `core.errors`; anything else becomes INTERNAL with a request id.
 """
 

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import DecodeError
@@ -68,7 +69,7 @@ class Authenticator(Protocol):
     """Who calls; see `usecases.principals`."""
 
     def principal(
-        self, authorization: Sequence[str], identities: Sequence[str], snapshot: Snapshot, now: int
+        self, authorization: tuple[str, ...], identities: tuple[str, ...], snapshot: Snapshot, now: int
     ) -> Principal:
         """The principal, or Unauthenticated."""
 
@@ -212,11 +213,9 @@ class Engine:
             if row.takes_min_revision and message.min_revision:
                 await self._renew(row, context, message.min_revision, runner)
             response = row.handler(message, context)
-            if isinstance(response, Coroutine):
+            if isinstance(response, CoroutineType):
                 response = await runner.run(response, call, context.deadline)
-            if row.gives_revision and not response.revision:
-                response.revision = str(context.snapshot.revision)
-            answer: bytes = response.SerializeToString()
+            answer = response if isinstance(response, bytes) else _encoded(row, context, response)
             self._in_time(context)
             self._finish(row, context, Code.OK, context.reason, started)
         except BaseException as fault:  # noqa: BLE001 - whatever it is, the caller gets a status (STANDARDS U3, E2)
@@ -348,6 +347,13 @@ class Engine:
             return bool(context.call.authorization or context.call.peer_identities)
         administers = row.audit_class in {AuditClass.READ, AuditClass.WRITE}
         return reason in _SECURITY or (administers and code is not Code.INVALID_ARGUMENT and reason not in _QUIET)
+
+
+def _encoded(row: Row, context: Context, response: Any) -> bytes:
+    if row.gives_revision and not response.revision:
+        response.revision = context.snapshot.revision_text
+    serialized: bytes = response.SerializeToString()
+    return serialized
 
 
 def _draft(row: Row, context: Context, reason: Reason) -> AuditDraft:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authsvc.api import convert_authz, convert_limits
+from authsvc.api import convert_authz, convert_limits, ready
 from authsvc.core.errors import PermissionDenied, Reason
 from authsvc.core.roles_builtin import EXPLAIN
 from authsvc.usecases import authz
@@ -24,15 +24,16 @@ class AuthzHandlers:
     def __init__(self, authorizer: authz.Authorizer) -> None:
         self._authorizer = authorizer
 
-    def check(self, request: authz_pb2.CheckRequest, context: Context) -> authz_pb2.CheckResponse:
+    def check(self, request: authz_pb2.CheckRequest, context: Context) -> authz_pb2.CheckResponse | bytes:
         """Answer one question."""
         question = convert_authz.question(request)
         decision = authz.check(context.snapshot, context.caller, question, now=context.now)
         context.subject = question.subject
         context.decided(decision.reason, allowed=decision.allowed)
+        if EXPLAIN not in context.caller.permissions:
+            return ready.decision(decision.reason, context.snapshot.revision_text, allowed=decision.allowed)
         response = authz_pb2.CheckResponse()
-        explain = EXPLAIN in context.caller.permissions
-        convert_authz.put_decision(response, decision, explain=explain)
+        convert_authz.put_decision(response, decision, explain=True)
         return response
 
     def batch_check(self, request: authz_pb2.BatchCheckRequest, context: Context) -> authz_pb2.BatchCheckResponse:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authsvc.api import convert_tokens
+from authsvc.api import convert_tokens, ready
 from authsvc.core.client_secrets import LEAST_CHARACTERS
 from authsvc.core.errors import Reason, TokenRefused
 from authsvc.v1 import key_pb2, token_pb2
 
 if TYPE_CHECKING:
     from authsvc.api.calls import Context
+    from authsvc.core.claims import VerifiedToken
     from authsvc.usecases.key_sets import KeySets
     from authsvc.usecases.revocations import Revocations
     from authsvc.usecases.tokens import Tokens
@@ -25,6 +26,7 @@ class TokenHandlers:
     def __init__(self, tokens: Tokens, revocations: Revocations) -> None:
         self._tokens = tokens
         self._revocations = revocations
+        self._valid = ready.ValidTokens()
 
     def issue_token(self, request: token_pb2.IssueTokenRequest, context: Context) -> token_pb2.IssueTokenResponse:
         """Issue by client credentials."""
@@ -38,12 +40,15 @@ class TokenHandlers:
         context.decided(Reason.ALLOWED, allowed=True)
         return convert_tokens.issued(issued)
 
-    def verify_token(self, request: token_pb2.VerifyTokenRequest, context: Context) -> token_pb2.VerifyTokenResponse:
+    def verify_token(self, request: token_pb2.VerifyTokenRequest, context: Context) -> bytes:
         """Verify one token."""
-        response = token_pb2.VerifyTokenResponse()
-        reason = self._verify(response, convert_tokens.verification(request), context)
-        context.decided(reason, allowed=response.valid)
-        return response
+        outcome = self._outcome(convert_tokens.verification(request), context)
+        revision = context.snapshot.revision_text
+        if isinstance(outcome, Reason):
+            context.decided(outcome, allowed=False)
+            return ready.refused_token(outcome, revision)
+        context.decided(Reason.ALLOWED, allowed=True)
+        return self._valid(outcome, revision)
 
     def batch_verify_tokens(
         self, request: token_pb2.BatchVerifyTokensRequest, context: Context
@@ -53,8 +58,12 @@ class TokenHandlers:
         worst = Reason.ALLOWED
         verifications = convert_tokens.verifications(request, context.while_wanted)
         for wanted in context.while_wanted(verifications):
-            reason = self._verify(response.results.add(), wanted, context)
-            worst = worst if reason is Reason.ALLOWED else reason
+            outcome = self._outcome(wanted, context)
+            if isinstance(outcome, Reason):
+                convert_tokens.put_refused(response.results.add(), outcome)
+                worst = outcome
+            else:
+                convert_tokens.put_valid(response.results.add(), outcome)
         context.subject = ""
         context.decided(worst, allowed=worst is Reason.ALLOWED)
         return response
@@ -74,12 +83,8 @@ class TokenHandlers:
         )
         return token_pb2.RevokeTokenResponse(revision=str(revision))
 
-    def _verify(
-        self,
-        response: token_pb2.VerifyTokenResponse,
-        wanted: convert_tokens.Verification,
-        context: Context,
-    ) -> Reason:
+    def _outcome(self, wanted: convert_tokens.Verification, context: Context) -> VerifiedToken | Reason:
+        """The token, or why it did not verify."""
         audience = context.caller.audiences(wanted.audience)
         try:
             verified = self._tokens.verify(
@@ -90,11 +95,9 @@ class TokenHandlers:
                 now=context.now,
             )
         except TokenRefused as refused:
-            convert_tokens.put_refused(response, refused.reason)
             return refused.reason
         context.subject = verified.subject
-        convert_tokens.put_valid(response, verified)
-        return Reason.ALLOWED
+        return verified
 
 
 class KeyHandlers:

@@ -8,7 +8,7 @@ frozen through and through, because handlers in several threads read it without 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from immutables import Map
@@ -50,6 +50,11 @@ class Snapshot:
     policy: CompiledPolicy
     bindings: BindingIndex
     revocations: Revocations
+    revision_text: str = field(init=False, repr=False)
+    """The revision as answers carry it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "revision_text", str(self.revision))
 
     def is_revoked(self, token: VerifiedToken) -> bool:
         """Whether the token, its subject, client or issuer was revoked after it was minted (STANDARDS J21).

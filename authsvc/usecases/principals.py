@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from authsvc.usecases.tokens import Tokens
 
 _OWN_AUDIENCE = frozenset({values.SERVICE_AUDIENCE})
+_MOST_KNOWN = 8_192
 _ONE_ANSWER = "the caller is not authenticated"
 
 
@@ -37,6 +38,11 @@ class Principal:
     subject: str
     client: Client
     permissions: frozenset[str]
+    own_audience: frozenset[str] = field(init=False, repr=False)
+    """The audiences that it verifies for; the client's, as a set."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "own_audience", frozenset(self.client.own_audience))
 
     def require(self, permission: str) -> None:
         """Raise PermissionDenied unless the principal holds the permission."""
@@ -69,9 +75,10 @@ class Principal:
 
         Raises PermissionDenied where one asked for is not the caller's.
         """
-        own = frozenset(self.client.own_audience)
-        wanted = frozenset(asked) or own
-        if not wanted <= own:
+        if not asked:
+            return self.own_audience
+        wanted = frozenset(asked)
+        if not wanted <= self.own_audience:
             self.require(CROSS_BOUNDARY)
         return wanted
 
@@ -96,22 +103,50 @@ class ProxyGrant:
         return frozenset(name for e in covering for name in e.audiences if name != values.ANY)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Who was found to call, by credentials, in one snapshot and one second."""
+
+    snapshot: Snapshot | None
+    now: int
+    principals: dict[tuple[tuple[str, ...], tuple[str, ...]], Principal]
+
+
 class Authenticator:
-    """Turns the credentials of a call into a principal."""
+    """Turns the credentials of a call into a principal.
+
+    Who calls is a function of credentials, snapshot and second, so what was found stands until one of them changes:
+    expiry and revocation are looked at anew in each second and in each snapshot (STANDARDS U13). Only callers that
+    were found are remembered, and only so many.
+    """
 
     def __init__(self, tokens: Tokens, peers: Sequence[PeerPrincipal], proxies: Sequence[Proxy]) -> None:
         self._tokens = tokens
+        self._known = _Known(None, 0, {})
         self._peers = {peer.peer: peer.client_id for peer in peers}
         self._proxies = tuple(proxies)
 
     def principal(
-        self, authorization: Sequence[str], identities: Sequence[str], snapshot: Snapshot, now: int
+        self, authorization: tuple[str, ...], identities: tuple[str, ...], snapshot: Snapshot, now: int
     ) -> Principal:
         """The principal of a bearer token of ours for audience `authsvc`, else of a mapped TLS peer.
 
         `authorization` holds every value of that metadata key: two are refused (RFC 6750 section 2).
         Raises Unauthenticated, one sentence for every cause.
         """
+        known = self._known
+        if known.snapshot is not snapshot or known.now != now:
+            known = self._known = _Known(snapshot, now, {})
+        found = known.principals.get((authorization, identities))
+        if found is None:
+            found = self._found(authorization, identities, snapshot, now)
+            if len(known.principals) < _MOST_KNOWN:
+                known.principals[authorization, identities] = found
+        return found
+
+    def _found(
+        self, authorization: tuple[str, ...], identities: tuple[str, ...], snapshot: Snapshot, now: int
+    ) -> Principal:
         if authorization:
             return self._bearer(authorization, snapshot, now)
         for identity in identities:
