@@ -117,7 +117,7 @@ def read_policy(path: Path, *, service_roles: bool = False) -> CompiledPolicy:
     """The policy of a file, compiled, its tests run; raises CommandFault that names every fault by its path."""
     from authsvc.cli.faults import Exit, of_error
     from authsvc.core import policy_document
-    from authsvc.core.errors import AuthsvcError, InvalidRequest, Reason
+    from authsvc.core.errors import FieldViolation, InvalidRequest, Reason
     from authsvc.core.policy import compile_policy
     from authsvc.core.policy_questions import run_tests
 
@@ -125,8 +125,10 @@ def read_policy(path: Path, *, service_roles: bool = False) -> CompiledPolicy:
         compiled = compile_policy(policy_document.parse(read_text(path), service_roles=service_roles))
         if failures := run_tests(compiled):
             raise InvalidRequest([failure.violation for failure in failures], Reason.POLICY_INVALID)
-    except AuthsvcError as error:
-        raise of_error(error, Exit.REFUSED) from None
+    except InvalidRequest as error:
+        # What concerns the file as a whole has no path within it.
+        faults = [FieldViolation(fault.field or str(path), fault.description) for fault in error.violations]
+        raise of_error(InvalidRequest(faults, error.reason), Exit.REFUSED) from None
     return compiled
 
 

@@ -179,6 +179,15 @@ def test_lint_counts_what_is_right_and_names_every_fault(nobody: CommandLine, po
     ]
 
 
+def test_a_file_that_is_no_policy_at_all_is_named(nobody: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("a: b: c")
+    for words in (("policy", "lint", path), ("policy", "decide", "--policy", path, "--stdin")):
+        told = nobody(*words)
+        assert (told.code, len(told.faults)) == (1, 1)
+        assert told.faults[0].startswith(f"authsvc: {path}: is not YAML: ")
+
+
 def test_a_policy_whose_own_test_fails_is_not_right(nobody: CommandLine, policy_file: Path) -> None:
     policy_file.write_text(policy_file.read_text().replace("expect: allow", "expect: deny"))
     assert nobody("policy", "lint", policy_file).faults == ["authsvc: tests[0]: expected deny, got allowed"]
