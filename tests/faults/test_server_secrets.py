@@ -185,11 +185,11 @@ def test_no_token_secret_or_key_is_in_any_log_line_metric_or_error(tmp_path: Pat
         keys = private_keys(directory)
         assert told.ask("authsvc.v1.KeyAdminService/RotateKey", rotate, credentials[0])
         keys += private_keys(directory)
-        # A fault of ours, with a secret in the very row that it stumbles over.
+        # A fault of ours, whose own words hold a secret: it is not a valid source of a binding.
         with closing(sqlite3.connect(directory / DATABASE_FILE)) as record, record:
-            record.execute("UPDATE client SET body = ? WHERE client_id = 'shop'", (f'{{"secrets": "{secret}"}}',))
-        rotate_secret = client_admin_pb2.RotateClientSecretRequest(client_id="shop").SerializeToString()
-        told.ask("authsvc.v1.ClientAdminService/RotateClientSecret", rotate_secret, credentials[0])
+            record.execute("UPDATE binding SET source = ? WHERE subject = 'client:shop'", (secret,))
+        bindings = policy_admin_pb2.ListRoleBindingsRequest(subject="client:shop").SerializeToString()
+        told.ask("authsvc.v1.PolicyAdminService/ListRoleBindings", bindings, credentials[0])
 
         metrics = service.operations("/metrics")[1]
         kek = kek_bytes(directory / KEK_FILE)
@@ -197,6 +197,7 @@ def test_no_token_secret_or_key_is_in_any_log_line_metric_or_error(tmp_path: Pat
 
         log = service.server.log.read_text()
         assert '"kind":"fault"' in log
+        assert '"text":"\'[masked]\'"' in log
         assert len(service.events()) > 100
         assert told.errors
         assert not told.codes & {grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED}
