@@ -157,12 +157,12 @@ def authsvc(transport: str) -> Iterator[Running]:
                 started(Path(folder), settings, cpu=SERVER_CPU) as child,
                 Session(find_target("", child.credentials)) as session,
             ):
-                yield Running(child.grpc, child.process.pid, child.seconds, _rows(session))
+                yield Running(child.grpc, child.process.pid, child.seconds, rows_of(session))
         except CommandFault as fault:
             raise Skipped(str(fault)) from None
 
 
-def _rows(session: Session) -> dict[str, Subject]:
+def rows_of(session: Session) -> dict[str, Subject]:
     session.call(
         "PolicyAdminService/ApplyPolicy",
         policy_admin_pb2.ApplyPolicyRequest(policy=POLICY),
