@@ -215,8 +215,25 @@ def test_an_unreachable_service_allows_only_where_asked_to_and_loudly(
     settings = authsvc.settings(AUTHSVC_ON_UNAVAILABLE="allow")
     authsvc.stop()
     with caplog.at_level(logging.WARNING, "authsvc_client"):
-        assert ask(settings, OPERATIONS[operation])
-    assert f"{operation} ALLOWED without the service" in caplog.text
+        # A bearer that nobody verified is let in by nothing.
+        assert bool(ask(settings, OPERATIONS[operation])) is (operation != "authorize")
+    told = "denied" if operation == "authorize" else "ALLOWED"
+    assert f"{operation} {told} without the service" in caplog.text
+
+
+def test_without_the_service_authorize_lets_in_at_most_whom_the_cached_keys_verify(authsvc: FakeAuthsvc) -> None:
+    token, expired = authsvc.token("user:ann"), authsvc.token("user:ann", ttl=-60)
+    foreign = authsvc.token("user:ann", audience=["other"])
+    with Client(patient(authsvc, AUTHSVC_ON_UNAVAILABLE="allow")) as client:
+        client.prepare()
+        authsvc.stop()
+        answer = client.authorize(token, "orders:read")
+        assert answer.allowed
+        assert answer.unavailable
+        assert answer.token is not None
+        assert answer.token.subject == "user:ann"
+        for refused in (expired, foreign, "rubbish", "e30.e30.e30", ""):
+            assert not client.authorize(refused, "orders:read"), refused
 
 
 @pytest.fixture

@@ -184,8 +184,7 @@ def _authorize(
 
 def _judged(answer: AuthorizeAnswer, known: BearerToken | None) -> BearerToken:
     token = answer.token or known
-    if answer.unavailable and (not answer.allowed or token is None):
-        # `on_unavailable: allow` lets nobody in whose token nobody verified.
+    if answer.unavailable and not answer.allowed:
         raise Refused(RefusalKind.UNAVAILABLE, _RETRY_UNAVAILABLE)
     if answer.allowed and token is not None:
         return token

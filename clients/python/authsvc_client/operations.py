@@ -85,14 +85,26 @@ class Operations:
         return messages.read_check(response)
 
     def authorize(
-        self, token: str, permission: str, consume: Iterable[Consumption], **fields: Any
+        self,
+        token: str,
+        permission: str,
+        consume: Iterable[Consumption],
+        *,
+        audience: Sequence[str] = (),
+        **fields: Any,
     ) -> Flow[AuthorizeAnswer]:
-        """Verify, check, consume; sent once where it consumes."""
-        request = messages.authorize_request(token, permission, consume=consume, **fields)
+        """Verify, check, consume; sent once where it consumes.
+
+        Without the service a token that the cached keys do not verify is denied, whatever `on_unavailable` says:
+        else anybody could come as anybody.
+        """
+        request = messages.authorize_request(token, permission, audience=audience, consume=consume, **fields)
         try:
             response = yield from self._call(methods.AUTHORIZE, request, once=bool(request.consume))
         except AuthsvcError as error:
-            return AuthorizeAnswer(self._without_service(error, "authorize"), error.reason, unavailable=True)
+            known = (yield from self._verified(token, audience)) if self._may_allow(error) else None
+            allowed = self._without_service(error, "authorize", may_allow=known is not None)
+            return AuthorizeAnswer(allowed, error.reason, known, unavailable=True)
         return messages.read_authorize(response)
 
     def consume(
@@ -169,10 +181,19 @@ class Operations:
                 raise
         return (yield Send(method, request, (yield from self._bearer()), once))
 
-    def _without_service(self, error: AuthsvcError, operation: str) -> bool:
+    def _verified(self, token: str, audience: Sequence[str]) -> Flow[BearerToken | None]:
+        try:
+            return (yield from self.verify(token, audience))
+        except AuthsvcError:
+            return None
+
+    def _may_allow(self, error: AuthsvcError) -> bool:
+        return out_of_reach(error) and self.settings.on_unavailable is OnUnavailable.ALLOW
+
+    def _without_service(self, error: AuthsvcError, operation: str, *, may_allow: bool = True) -> bool:
         """What `on_unavailable` answers; raises what it does not concern."""
         if not out_of_reach(error) or self.settings.on_unavailable is OnUnavailable.RAISE:
             raise error
-        allowed = self.settings.on_unavailable is OnUnavailable.ALLOW
+        allowed = may_allow and self._may_allow(error)
         _log.warning("%s %s without the service: %s", operation, "ALLOWED" if allowed else "denied", error.message)
         return allowed
