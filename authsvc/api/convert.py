@@ -149,10 +149,12 @@ def context(message: Any, field: str = "context") -> Mapping[str, Any]:
     if not message.HasField(field):
         return {}
     fields = getattr(message, field).fields
+    # The fastest of several ways, by measurement: most members are texts, and a text that is set needs no more asking.
+    members = {key: fields[key].string_value or _value(fields[key], f"{field}.{key}", 1) for key in fields}
     for reserved in _RESERVED_CONTEXT:
-        if reserved in fields:
+        if reserved in members:
             raise InvalidRequest.of(f"{field}.{reserved}", "is set by the service and cannot be given")
-    return {key: _value(value, f"{field}.{key}", 1) for key, value in fields.items()}
+    return members
 
 
 def _value(value: struct_pb2.Value, path: str, depth: int) -> Any:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from authsvc.core import values
 from authsvc.core.bindings import Binding, BindingIndex, Entry, binding_id
@@ -53,13 +54,16 @@ class CompiledPolicy:
         return role in self.document.roles or role in BUILTIN_ROLES
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Question(NamedTuple):
     """One question. An empty or absent member is unset, and unset never means any.
 
     `groups` are bare names by the caller's or issuer's word; a `scope` of None does not bound, an empty one is a token
     without scope; `token` are a verified token's members (its `tenant` must be the question's), `request` is what
-    Envoy says of the request.
+    Envoy says of the request. A named tuple, as a Decision is: one of each is made a call, and a frozen dataclass takes
+    2.5 times as long to make.
     """
 
     subject: str
@@ -68,13 +72,12 @@ class Question:
     tenant: str = ""
     groups: tuple[str, ...] = ()
     scope: frozenset[str] | None = None
-    context: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = _NOTHING
     token: Mapping[str, Any] | None = None
     request: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer. `holder` and `entry` are one binding that decided, unset where none did."""
 
     allowed: bool

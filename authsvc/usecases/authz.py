@@ -6,7 +6,7 @@ Owns: the order of token, check and limit, and how a caller's bounds apply to a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,26 +64,46 @@ def question_of(token: VerifiedToken, ask: Ask, request: Mapping[str, Any] | Non
         tenant=ask.tenant or token.tenant,
         scope=frozenset(token.scope),
         context=ask.context or {},
-        token=token_context(token),
+        token=TokenContext(token),
         request=request,
     )
 
 
-def token_context(token: VerifiedToken) -> Mapping[str, Any]:
-    """What conditions read as `context.token`: claims by their names in RFC 9068."""
-    return {
-        "iss": token.issuer,
-        "sub": token.subject,
-        "aud": list(token.audience),
-        "client_id": token.client_id,
-        "scope": list(token.scope),
-        "groups": list(token.groups),
-        "roles": list(token.roles),
-        "tenant": token.tenant,
-        "jti": token.token_id,
-        "iat": token.issue_time,
-        "exp": token.expire_time,
-    }
+_CLAIMS = {
+    "iss": "issuer",
+    "sub": "subject",
+    "aud": "audience",
+    "client_id": "client_id",
+    "scope": "scope",
+    "groups": "groups",
+    "roles": "roles",
+    "tenant": "tenant",
+    "jti": "token_id",
+    "iat": "issue_time",
+    "exp": "expire_time",
+}
+
+
+class TokenContext(Mapping[str, Any]):
+    """What conditions read as `context.token`: claims by their names in RFC 9068.
+
+    A view, because most questions meet no condition, and then nothing is copied.
+    """
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: VerifiedToken) -> None:
+        self._token = token
+
+    def __getitem__(self, claim: str) -> Any:
+        value = getattr(self._token, _CLAIMS[claim])
+        return list(value) if isinstance(value, tuple) else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CLAIMS)
+
+    def __len__(self) -> int:
+        return len(_CLAIMS)
 
 
 class Authorizer:
@@ -101,7 +121,9 @@ class Authorizer:
             token = self._tokens.verify(snapshot, ask.token, audience=audience, now=now)
         except TokenRefused as refused:
             return Authorization(allowed=False, reason=refused.reason)
-        if (ask.tenant and ask.tenant != token.tenant) or not principal.may_speak_of(token.tenant):
+        if not principal.may_speak_of(token.tenant):
+            return Authorization(allowed=False, reason=Reason.TENANT_MISMATCH)
+        if ask.tenant and ask.tenant != token.tenant:
             return Authorization(allowed=False, reason=Reason.TENANT_MISMATCH, token=token)
         decision = decide(snapshot.policy, snapshot.bindings, question_of(token, ask), now=now)
         return Authorization(decision.allowed, decision.reason, token, decision)

@@ -6,7 +6,7 @@ Owns: the order peer, path, route, credential, token, check, limits (STANDARDS E
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,7 @@ class Gate:
         except (TokenRefused, Unauthenticated) as refused:
             return ProxyAnswer(allowed=False, reason=refused.reason, route=route.name)
         question = question_of(
-            token, Ask(token=text, permission=route.permission, resource=found.resource), _told(request, found)
+            token, Ask(token=text, permission=route.permission, resource=found.resource), _Told(request, found)
         )
         decision = decide(snapshot.policy, snapshot.bindings, question, now=now)
         return ProxyAnswer(decision.allowed, decision.reason, route.name, token, decision)
@@ -162,16 +162,40 @@ def _refusal(outcomes: Sequence[LimitOutcome]) -> Reason:
     return Reason.LIMIT_EXCEEDED if reached else Reason.COUNTERS_UNAVAILABLE
 
 
-def _told(request: HttpRequest, found: RouteMatch) -> Mapping[str, Any]:
-    """What conditions read as `context.request`. Headers are not among it: they are the client's word."""
-    return {
-        "method": request.method,
-        "path": clean_path(request.path),
-        "host": request.host,
-        "scheme": request.scheme,
-        "destination": request.destination,
-        "remote_address": request.remote_address,
-        "route": found.route.name,
-        "params": dict(found.params),
-        "extensions": dict(request.extensions),
-    }
+class _Told(Mapping[str, Any]):
+    """What conditions read as `context.request`, put together when one does.
+
+    Headers are not among it: they are the client's word.
+    """
+
+    __slots__ = ("_found", "_request", "_told")
+
+    def __init__(self, request: HttpRequest, found: RouteMatch) -> None:
+        self._request = request
+        self._found = found
+        self._told: Mapping[str, Any] | None = None
+
+    def __getitem__(self, member: str) -> Any:
+        return self._all()[member]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> Mapping[str, Any]:
+        if self._told is None:
+            request, found = self._request, self._found
+            self._told = {
+                "method": request.method,
+                "path": clean_path(request.path),
+                "host": request.host,
+                "scheme": request.scheme,
+                "destination": request.destination,
+                "remote_address": request.remote_address,
+                "route": found.route.name,
+                "params": dict(found.params),
+                "extensions": dict(request.extensions),
+            }
+        return self._told
