@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,7 @@ def create(
     from authsvc.cli.messages import duration, plain
     from authsvc.v1 import client_admin_pb2
 
+    _check_saving(save, client_id)
     roles = [*role, *([ADMIN_ROLE] if admin else [])]
     request = client_admin_pb2.CreateClientRequest(
         client_id=client_id,
@@ -129,6 +131,7 @@ def rotate_secret(
     from authsvc.cli.messages import duration, plain
     from authsvc.v1 import client_admin_pb2
 
+    _check_saving(save, client_id)
     request = client_admin_pb2.RotateClientSecretRequest(
         client_id=client_id, overlap=duration(overlap, "--overlap") if overlap else None
     )
@@ -147,6 +150,26 @@ def rotate_secret(
     told = plain(answer)
     _save(told, target, client_id, save)
     show(form, told)
+
+
+def _check_saving(path: Path | None, client_id: str) -> None:
+    """Refuse a file that cannot take the secret before one is made: it is shown once, and an id is not used again."""
+    if path is None:
+        return
+    from authsvc.cli.faults import Exit, of_error, wrong_use
+    from authsvc.core.errors import AuthsvcError
+    from authsvc.storage.secret_files import AdminCredentials
+
+    if not path.exists():
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise wrong_use(f"--save: cannot write in {path.parent}")
+        return
+    try:
+        held = AdminCredentials.read(path).client_id
+    except AuthsvcError as error:
+        raise of_error(error, Exit.WRONG_USE) from None
+    if held != client_id:
+        raise wrong_use(f"--save: {path} holds the secret of `{held}`")
 
 
 def _save(told: dict[str, Any], target: Target, client_id: str, path: Path | None) -> None:

@@ -45,6 +45,24 @@ def test_a_saved_secret_is_not_shown_and_works(admin: CommandLine, tmp_path: Pat
     assert admin("keys", "list", "--credentials", path).faults[0].startswith("authsvc: caller_not_permitted: ")
 
 
+def test_no_secret_is_made_that_the_file_cannot_take(admin: CommandLine, tmp_path: Path) -> None:
+    first, second = name("first"), name("second")
+    held, note = tmp_path / "held.json", tmp_path / "note"
+    note.write_text("not to be lost")
+    note.chmod(0o600)
+    admin.json("clients", "create", first, "--save", held)
+    before = held.read_bytes()
+    for path in (held, note, tmp_path / "nowhere" / "x.json", tmp_path):
+        told = admin("clients", "create", second, "--save", path)
+        assert (told.code, len(told.faults)) == (2, 1), told
+        told = admin("clients", "rotate-secret", second, "--save", path)
+        assert (told.code, len(told.faults)) == (2, 1), told
+    assert (held.read_bytes(), note.read_text()) == (before, "not to be lost")
+    assert second not in {client["client_id"] for client in admin.json("clients", "list")["clients"]}
+    admin.json("clients", "rotate-secret", first, "--save", held)
+    assert held.read_bytes() != before
+
+
 def test_a_secret_is_rotated_and_read_from_a_file(admin: CommandLine, tmp_path: Path) -> None:
     billing = name("billing")
     admin.json("clients", "create", billing)
