@@ -96,6 +96,8 @@ class TokenHandlers:
             )
         except TokenRefused as refused:
             return refused.reason
+        if not context.caller.may_speak_of(verified.tenant):
+            return Reason.TENANT_MISMATCH
         context.subject = verified.subject
         return verified
 

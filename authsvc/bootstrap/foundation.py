@@ -140,7 +140,7 @@ def _founded(
     keys.ensure(now=now)
     ensure_admin(config, directory, record, clients, now)
     policies.apply_file(now=now)
-    tail = Tail(record, partial(key_rules.is_authentic, mac_key), clock)
+    tail = Tail(record, partial(key_rules.is_authentic, mac_key), clock, max_age=config.record.max_age)
     tail_of.append(tail)
     tail.start()
     keyring = Keyring(kek)

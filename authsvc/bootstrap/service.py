@@ -196,7 +196,7 @@ def _with_port(listen: str, port: int) -> str:
 def _gauges(found: Foundation) -> tuple[Gauge, ...]:
     return (
         Gauge("authsvc_state_age_seconds", "Since the state was known to be the record's newest.", found.tail.age),
-        Gauge("authsvc_keys_broken", "Key rows that failed their MAC.", lambda: len(found.tail.current.broken_kids)),
-        Gauge("authsvc_bindings", "Role bindings in force.", lambda: len(found.tail.current.bindings)),
-        Gauge("authsvc_clients", "Clients.", lambda: len(found.tail.current.clients)),
+        Gauge("authsvc_keys_broken", "Key rows that failed their MAC.", lambda: len(found.tail.held.broken_kids)),
+        Gauge("authsvc_bindings", "Role bindings in force.", lambda: len(found.tail.held.bindings)),
+        Gauge("authsvc_clients", "Clients.", lambda: len(found.tail.held.clients)),
     )

@@ -66,8 +66,10 @@ class PeerPrincipal:
 class Proxy:
     """A peer that may call Envoy's services, and for what."""
 
-    peer: str = _doc("`loopback`, or a glob over a SPIFFE id or `dns:NAME` of the client certificate.", "")
-    routes: tuple[str, ...] = _doc("globs over the names of the policy's routes.", ("*",))
+    peer: str = _doc(
+        "`loopback`, or a pattern of a SPIFFE id or `dns:NAME`; `*` stays between slashes, `**` crosses.", ""
+    )
+    routes: tuple[str, ...] = _doc("patterns of the names of the policy's routes; `*` alone: all.", ("*",))
     domains: tuple[str, ...] = _doc("limit domains; `*` any.", ("*",))
     audiences: tuple[str, ...] = _doc("audiences of the routes; `*` any.", ("*",))
 
@@ -94,6 +96,7 @@ class Record:
     """The record: keys, clients, policy, bindings, revocations, audit."""
 
     url: str = _doc("`sqlite:///PATH`; unset: `authsvc.db` in the data directory.", "")
+    max_age: Seconds = _doc("how long answers go on without reaching the record; then all is refused.", Seconds(120))
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,6 @@ _OPERATOR = (
         "authsvc.keys:rotate",
         "authsvc.keys:revoke",
         "authsvc.tokens:revoke",
-        "authsvc.clients:rotate_secret",
         NAME_GROUPS,
         CROSS_BOUNDARY,
     }
@@ -52,6 +51,8 @@ _OPERATOR = (
 _ADMIN = _OPERATOR | {
     ENVOY_CHECK,
     "authsvc.clients:create",
+    # Whoever gets a client's new secret can be that client, whatever roles a policy gives it.
+    "authsvc.clients:rotate_secret",
     "authsvc.policies:apply",
     "authsvc.roles:grant",
     "authsvc.roles:revoke",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from authsvc.core.keys import LEGAL_CHANGES
 from authsvc.core.values import Revision
 from authsvc.ports.change_log import (
     BindingPut,
@@ -55,12 +56,17 @@ def _apply(snapshot: Snapshot, edit: Edit, change: Change, verify_key: KeyVerifi
         case PolicyPut(policy):
             return replace(snapshot, policy_record=policy, policy=compiled(policy))
         case KeyPut(key):
-            left = _without(snapshot, key.kid)
-            return replace(_with(left, key, authentic=verify_key(key)), keys_version=change.order)
+            authentic = verify_key(key) and _may_follow(snapshot.keys.get(key.kid), key)
+            return replace(_with(_without(snapshot, key.kid), key, authentic=authentic), keys_version=change.order)
         case KeyForgotten(kid):
             return replace(_without(snapshot, kid), keys_version=change.order)
         case UnknownEdit(kind):
             raise UnknownChangeError(kind)
+
+
+def _may_follow(before: KeyRecord | None, after: KeyRecord) -> bool:
+    """Whether a key may have come from one state to the other: an old row that was put back may not."""
+    return before is None or before.state is after.state or after.state in LEGAL_CHANGES[before.state]
 
 
 def _without(snapshot: Snapshot, kid: str) -> Snapshot:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from immutables import Map
 
 from authsvc.core.bindings import BindingIndex
+from authsvc.core.keys import KeyState
 from authsvc.core.policy import CompiledPolicy, compile_policy
 from authsvc.core.policy_document import parse
 from authsvc.state.revocations import Revocations
@@ -66,7 +67,7 @@ class Snapshot:
 
 def build(state: RecordState, verify_key: KeyVerifier) -> Snapshot:
     """The snapshot of a record's state. Raises `InvalidRequest` where its policy does not compile here."""
-    authentic = {key.kid: key for key in state.keys if verify_key(key)}
+    authentic = _without_rolled_back({key.kid: key for key in state.keys if verify_key(key)})
     return Snapshot(
         revision=state.head.revision,
         digest=state.head.digest,
@@ -79,6 +80,19 @@ def build(state: RecordState, verify_key: KeyVerifier) -> Snapshot:
         bindings=BindingIndex.from_bindings(state.bindings),
         revocations=Revocations.of(state.revocations),
     )
+
+
+def _without_rolled_back(keys: dict[str, KeyRecord]) -> dict[str, KeyRecord]:
+    """There is one ACTIVE key; a second one is an older row, put back to undo a revocation or a rotation.
+
+    Its MAC is right, and it is as broken as a forged one (STANDARDS K12).
+    """
+    active = sorted(
+        (key for key in keys.values() if key.state is KeyState.ACTIVE), key=lambda key: key.activate_time or 0
+    )
+    for key in active[:-1]:
+        del keys[key.kid]
+    return keys
 
 
 def compiled(policy: PolicyRecord) -> CompiledPolicy:

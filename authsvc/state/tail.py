@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from authsvc.ports.record import Head, Record
 
 POLL_SECONDS = 0.1
+MAX_AGE_SECONDS = 120.0
+"""Until when a replica that cannot reach the record goes on answering, unless configured otherwise."""
 SWEEP_MICROSECONDS = 60_000_000
 FREEZE_EVERY = 100_000
 """Edits after which the garbage collector is told again that the snapshot is not garbage."""
@@ -40,11 +42,18 @@ class Tail:
     """
 
     def __init__(
-        self, record: Record, verify_key: KeyVerifier, clock: Clock, *, most_waiters_a_caller: int = 64
+        self,
+        record: Record,
+        verify_key: KeyVerifier,
+        clock: Clock,
+        *,
+        most_waiters_a_caller: int = 16,
+        max_age: float = MAX_AGE_SECONDS,
     ) -> None:
         self._record = record
         self._verify_key = verify_key
         self._clock = clock
+        self._max_age = max_age
         self._waiters = Waiters(most_waiters_a_caller)
         self._turn = threading.Lock()
         self._wake = threading.Event()
@@ -57,12 +66,25 @@ class Tail:
 
     @property
     def current(self) -> Snapshot:
-        """The newest snapshot that this replica holds."""
+        """The newest snapshot that this replica holds.
+
+        Raises `Unavailable` where it was not known to be the newest for longer than `max_age` seconds: what was
+        revoked since might be let through (STANDARDS U6).
+        """
+        if self.age() > self._max_age:
+            raise Unavailable("the record was not reached for too long to trust what this replica knows")
+        return self._current
+
+    @property
+    def held(self) -> Snapshot:
+        """The newest snapshot whatever its age: for numbers about it, never for an answer."""
         return self._current
 
     @property
     def fault(self) -> str:
-        """Why the tail stopped for good, empty while it goes on; a replica with a fault is not ready."""
+        """Why this replica should get no traffic; empty while it follows the record."""
+        if not self._fault and self.age() > self._max_age:
+            return "the record is out of reach"
         return self._fault
 
     def age(self) -> float:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from authsvc.config import LOOPBACK
 from authsvc.core import values
 from authsvc.core.errors import AuthsvcError, PermissionDenied, Unauthenticated
+from authsvc.core.patterns import resource_matcher
 from authsvc.core.policy import service_permissions
 from authsvc.core.roles_builtin import CROSS_BOUNDARY
 
@@ -94,7 +94,7 @@ class ProxyGrant:
 
         A route without audience takes those that the peer is bound to by name: unset never means any.
         """
-        covering = [e for e in self.entries if any(fnmatchcase(route, pattern) for pattern in e.routes)]
+        covering = [e for e in self.entries if any(_covers(pattern, route) for pattern in e.routes)]
         if audience:
             bound = any(values.ANY in e.audiences or audience in e.audiences for e in covering)
             return frozenset({audience}) if bound else None
@@ -110,6 +110,10 @@ class _Known:
     snapshot: Snapshot | None
     now: int
     principals: dict[tuple[tuple[str, ...], tuple[str, ...]], Principal]
+
+
+def _covers(pattern: str, route: str) -> bool:
+    return pattern == values.ANY or resource_matcher(pattern)(route)
 
 
 class Authenticator:
@@ -181,7 +185,7 @@ class Authenticator:
     def _is_peer(pattern: str, address: str, identities: Sequence[str]) -> bool:
         if pattern == LOOPBACK:
             return _is_loopback(address)
-        return any(fnmatchcase(identity, pattern) for identity in identities)
+        return any(resource_matcher(pattern)(identity) for identity in identities)
 
 
 @lru_cache(maxsize=4096)

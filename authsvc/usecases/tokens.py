@@ -128,6 +128,9 @@ class Tokens:
             audience=audience,
             required_scope=required_scope,
         )
+        if now >= verified.issue_time + self._settings.max_ttl + self._settings.leeway:
+            # Minted under a longer `tokens.max_ttl`: its revocations and its key are remembered no longer.
+            raise TokenRefused("the token is older than any token may be", Reason.TOKEN_EXPIRED)
         if snapshot.is_revoked(verified):
             raise TokenRefused("the token is revoked", Reason.TOKEN_REVOKED)
         return verified
@@ -202,6 +205,9 @@ def _granted_audience(client: Client, asked: Sequence[str]) -> tuple[str, ...]:
         for i, audience in enumerate(asked)
         if audience not in client.audience and audience != values.SERVICE_AUDIENCE
     ]
+    if values.SERVICE_AUDIENCE in asked and len(set(asked)) > 1:
+        # The other audience could use the token here, as this client.
+        faults.append(FieldViolation("audience", f"`{values.SERVICE_AUDIENCE}` is asked for alone"))
     if faults:
         raise InvalidRequest(faults, Reason.AUDIENCE_REFUSED)
     return tuple(dict.fromkeys(asked))

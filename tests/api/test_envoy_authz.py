@@ -398,7 +398,7 @@ def test_a_peer_that_is_no_proxy_gets_an_explicit_denial(world: World) -> None:
 @pytest.mark.standard("E10")
 def test_a_proxy_is_bound_to_its_routes_and_audiences() -> None:
     def world(**bounds: Any) -> World:
-        proxy = config.Proxy(peer="spiffe://td/ns/edge/*", **bounds)
+        proxy = config.Proxy(peer="spiffe://td/ns/edge/sa/*", **bounds)
         return World(proxies=[proxy])
 
     def ask(one: World, path: str = "/v1/orders/7") -> int:
@@ -427,7 +427,7 @@ def test_a_proxys_routes_and_audiences_hold_together() -> None:
 
 @pytest.mark.standard("E10", "S12")
 def test_a_peer_named_by_a_pattern_is_not_believed_without_its_certificate() -> None:
-    world = World(proxies=[config.Proxy(peer="spiffe://td/*")])
+    world = World(proxies=[config.Proxy(peer="spiffe://td/**")])
     claimed = {"metadata": {"x-forwarded-client-cert": "URI=spiffe://td/envoy"}}
     assert status_of(world.ask(check_request(token=world.token()), **claimed)) == 403
 

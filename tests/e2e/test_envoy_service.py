@@ -96,7 +96,7 @@ def test_with_the_service_killed_envoy_answers_503() -> None:
 @pytest.mark.standard("E10", "U1")
 def test_a_proxy_is_known_by_its_certificate_and_another_of_the_same_authority_is_denied(tmp_path: Path) -> None:
     authority = Authority()
-    named = config.Proxy(peer="spiffe://td/ns/edge/*", audiences=("orders",))
+    named = config.Proxy(peer="spiffe://td/ns/edge/**", audiences=("orders",))
     world = World(proxies=[named], monotonic=time.monotonic)
     folder = tmp_path / "server"
     folder.mkdir()

@@ -31,7 +31,7 @@ EXPECTED: Mapping[str, frozenset[str]] = {
     "KeyAdminService/RevokeKey": frozenset({OPERATOR, ADMIN}),
     "ClientAdminService/CreateClient": frozenset({ADMIN}),
     "ClientAdminService/ListClients": frozenset({OPERATOR, AUDITOR, ADMIN}),
-    "ClientAdminService/RotateClientSecret": frozenset({OPERATOR, ADMIN}),
+    "ClientAdminService/RotateClientSecret": frozenset({ADMIN}),
     "PolicyAdminService/ApplyPolicy": frozenset({ADMIN}),
     "PolicyAdminService/GetPolicy": frozenset({OPERATOR, AUDITOR, ADMIN}),
     "PolicyAdminService/GrantRole": frozenset({ADMIN}),

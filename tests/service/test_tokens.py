@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import pytest
 
-from authsvc.v1 import client_admin_pb2, error_reason_pb2, token_pb2
-from tests.support.embedded import ISSUER, Embedded, Refused
+from authsvc.clock import FakeClock
+from authsvc.v1 import authz_pb2, client_admin_pb2, error_reason_pb2, token_pb2
+from tests.support.embedded import ISSUER, Embedded, Refused, embedded
 
 Name = Callable[[str], str]
 
@@ -69,6 +71,40 @@ def test_an_audience_that_the_client_does_not_list_is_refused(service: Embedded,
     with pytest.raises(Refused) as caught:
         service.issue(client, secret, audience=["payments"])
     assert caught.value.reason == "AUDIENCE_REFUSED"
+
+
+@pytest.mark.standard("A3")
+def test_a_token_for_this_service_is_for_nobody_else(service: Embedded, name: Name) -> None:
+    """Whoever else accepts a token could use it here, as its client."""
+    client = name("shop")
+    secret = service.create_client(client, audience=["orders"])
+    with pytest.raises(Refused) as caught:
+        service.issue(client, secret, audience=["orders", "authsvc"])
+    assert (caught.value.reason, caught.value.fields) == ("AUDIENCE_REFUSED", ("audience",))
+
+
+def test_a_caller_learns_nothing_of_another_tenants_token(service: Embedded, name: Name) -> None:
+    client = name("shop")
+    token = service.token(client, service.create_client(client, audience=["orders"], tenants=["globex"]))
+    guard = service.caller(name("guard"), own_audience=["orders"], tenants=["acme"])
+    answer = service.call("TokenService/VerifyToken", token_pb2.VerifyTokenRequest(token=token), guard)
+    assert (answer.valid, answer.reason) == (False, error_reason_pb2.REASON_TENANT_MISMATCH)
+    assert not answer.HasField("token")
+    asked = authz_pb2.AuthorizeRequest(token=token, permission="orders:read")
+    authorized = service.call("AuthzService/Authorize", asked, guard)
+    assert (authorized.decision, authorized.HasField("token")) == (2, False)
+
+
+@pytest.mark.standard("J21", "K3")
+def test_a_token_older_than_any_may_be_is_refused_once_the_maximum_was_lowered(tmp_path: Path) -> None:
+    clock = FakeClock()
+    long = {"tokens.max_ttl": "10h", "tokens.ttl": "10h", "keys.ttl": "30d"}
+    with embedded(tmp_path / "data", clock=clock, settings=long) as before:
+        token = before.token("shop", before.create_client("shop", audience=["orders"]))
+    clock.advance(3700)
+    with embedded(tmp_path / "data", clock=clock) as after:
+        answer = verify(after, token, audience=["orders"])
+        assert answer.reason == error_reason_pb2.REASON_TOKEN_EXPIRED
 
 
 def test_a_tenant_must_be_the_clients_and_is_the_default_where_it_has_one(service: Embedded, name: Name) -> None:

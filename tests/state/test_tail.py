@@ -363,3 +363,18 @@ def test_a_writer_is_answered_when_its_own_snapshot_holds_the_write(running: Tai
         running.reach(written.revision, soon())
         assert running.current.revision.order >= written.revision.order
         assert list(running.current.bindings.of(f"user:{number}"))
+
+
+@pytest.mark.standard("U6")
+def test_a_replica_that_cannot_reach_the_record_answers_until_a_stated_age_and_then_refuses(record: SqlRecord) -> None:
+    clock = FakeClock(NOW)
+    tail = Tail(record, partial(is_authentic, MAC_KEY), clock, max_age=30)
+    clock.advance(30)
+    assert tail.current is tail.held
+    assert tail.fault == ""
+    clock.advance(1)
+    with pytest.raises(Unavailable):
+        _ = tail.current
+    assert tail.fault == "the record is out of reach"
+    tail.advance()
+    assert tail.current is tail.held
