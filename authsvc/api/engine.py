@@ -173,6 +173,7 @@ class Engine:
         """
         started = self._around.monotonic()
         context = self._context(row, call, started)
+        handed_over = False
         try:
             self._open(row, context, started)
             messages = (self._parse(row, item) async for item in requests)
@@ -180,12 +181,16 @@ class Engine:
             if row.takes_min_revision and row.kind is not Kind.BIDI and message.min_revision:
                 await self._renew(row, context, message.min_revision, runner)
             async for response in row.handler(message, context):
-                yield response.SerializeToString()
+                answer = response.SerializeToString()
+                handed_over = True
+                yield answer
+                handed_over = False
             self._ended_by_itself(context)
             self._finish(row, context, Code.OK, Reason.UNSPECIFIED, started)
-        except GeneratorExit:
-            raise
-        except BaseException as fault:  # noqa: BLE001 - whatever it is, the caller gets a status (STANDARDS U3)
+        except BaseException as fault:
+            if handed_over:
+                # Not the handler's: the transport closed the stream where it was.
+                raise
             yield self._refuse(row, context, fault, started)
 
     def refuse(self, row: Row, call: Call, fault: BaseException) -> bytes | Refusal:

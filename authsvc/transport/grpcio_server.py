@@ -222,7 +222,7 @@ class _Runner:
 
     async def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:
         """See `engine.Runner`; blocks."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = asyncio.run_coroutine_threadsafe(_contained(work), self._loop)
         call.on_end(lambda: None if future.done() else _ignore(future.cancel()))
         try:
             return future.result(timeout=max(0.0, deadline - time.monotonic()))
@@ -238,6 +238,14 @@ class _Runner:
         """See `engine.Runner`; blocks."""
         with self._pool.blocking():
             state.reach(revision, deadline, caller)
+
+
+async def _contained(work: Coroutine[Any, Any, Any]) -> Any:
+    """The work, without the two exceptions by which one task ends the whole loop."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as fault:
+        raise RuntimeError(f"a handler raised {type(fault).__name__}") from fault
 
 
 async def _next(answers: AsyncGenerator[bytes | Refusal, None]) -> bytes | Refusal | None:

@@ -123,8 +123,9 @@ class HeldState:
 class RoleAuthenticator:
     """`Bearer ROLE` is a client that holds the built-in role, up to and without the revision `gone_at`."""
 
-    def __init__(self, gone_at: int = 2**62) -> None:
+    def __init__(self, gone_at: int = 2**62, proxy_address: str = PROXY_ADDRESS) -> None:
         self._gone_at = gone_at
+        self._proxy_address = proxy_address
 
     def principal(
         self, authorization: Sequence[str], identities: Sequence[str], snapshot: Snapshot, now: int
@@ -137,7 +138,7 @@ class RoleAuthenticator:
 
     def proxy(self, address: str, identities: Sequence[str]) -> ProxyGrant | None:
         """As `usecases.principals.Authenticator.proxy`."""
-        return ProxyGrant(()) if address == PROXY_ADDRESS else None
+        return ProxyGrant(()) if address == self._proxy_address else None
 
 
 class InlineRunner:
@@ -225,12 +226,13 @@ def bench(
     allow_sample: float = 1.0,
     failures: int = 3,
     gone_at: int = 2**62,
+    proxy_address: str = PROXY_ADDRESS,
 ) -> Bench:
     """An engine that serves everything, with handlers that answer nothing in particular."""
     audit, clock, text, metrics = Audit(), FakeClock(), io.StringIO(), Metrics()
     state = state or HeldState()
     around = Surroundings(
-        authenticator=RoleAuthenticator(gone_at),
+        authenticator=RoleAuthenticator(gone_at, proxy_address),
         state=state,
         audit=audit,
         metrics=metrics,

@@ -1,0 +1,188 @@
+"""The configuration of the Envoy that carries the service itself.
+
+Owns: the gRPC listener in front of pyvoy's filter: HTTP/2 limits, TLS, who the peer is, caps, ages. May import:
+`transport.listening`, the standard library. Pure: settings in, a document out, which `envoy --mode validate` accepts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from authsvc.transport.listening import TlsFiles, host_and_port
+
+STREAMS_A_CONNECTION: Final = 1_000
+CONNECTIONS: Final = 10_000
+STREAM_WINDOW_BYTES: Final = 256 * 1024
+CONNECTION_WINDOW_BYTES: Final = 4 * 1024 * 1024
+BUFFER_BYTES: Final = 1024 * 1024
+HEADERS_KIB: Final = 64
+"""Above what the framing takes, which answers RESOURCE_EXHAUSTED; Envoy itself would only end the stream."""
+CONNECTION_AGE: Final = "600s"
+DRAIN_PAUSE: Final = "1s"
+"""Between the two GOAWAYs of a graceful end: calls that are on their way meanwhile are still served."""
+
+LISTENER: Final = "grpc"
+TLS_RESOURCE: Final = "authsvc"
+
+_TYPE = "type.googleapis.com/envoy.extensions"
+_MANAGER = f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_AEAD = [
+    f"ECDHE-{kind}-{suite}"
+    for suite in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for kind in ("ECDSA", "RSA")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyPlan:
+    """What differs between one Envoy and another."""
+
+    listen: str
+    """`host:port`."""
+    module: Path
+    """pyvoy's shared object."""
+    application: str
+    """`module:attribute` of the ASGI application, as pyvoy imports it."""
+    folder: Path
+    """A folder of our own: the administration socket and the TLS secret lie there."""
+    tls: TlsFiles | None = None
+    reuse_port: bool = False
+
+    @property
+    def admin(self) -> Path:
+        """The administration socket, for the owner alone."""
+        return self.folder / "admin.sock"
+
+    @property
+    def secret(self) -> Path:
+        """Where `tls_secret` is to be written."""
+        return self.folder / "tls.json"
+
+
+def envoy_config(plan: EnvoyPlan) -> dict[str, Any]:
+    """The whole document (JSON, which is YAML)."""
+    host, port = host_and_port(plan.listen)
+    chain: dict[str, Any] = {
+        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(plan)}]
+    }
+    if plan.tls is not None:
+        chain["transport_socket"] = _tls(plan, plan.tls)
+    return {
+        "node": {"id": "authsvc", "cluster": "authsvc"},
+        "admin": {"address": {"pipe": {"path": str(plan.admin), "mode": 0o600}}},
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": f"{_TYPE}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": CONNECTIONS,
+                    },
+                }
+            ]
+        },
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": LISTENER,
+                    # Envoy shares ports unless told otherwise, and then an old server answers half the connections.
+                    "enable_reuse_port": plan.reuse_port,
+                    "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+                    "address": {"socket_address": {"address": host, "port_value": port}},
+                    "filter_chains": [chain],
+                }
+            ]
+        },
+    }
+
+
+def tls_secret(tls: TlsFiles) -> dict[str, Any]:
+    """The certificate as a file of Envoy's secret discovery: read again when files are moved into their folder."""
+    return {
+        "resources": [
+            {
+                "@type": f"{_TYPE}.transport_sockets.tls.v3.Secret",
+                "name": TLS_RESOURCE,
+                "tls_certificate": {
+                    "certificate_chain": {"filename": str(tls.certificate.absolute())},
+                    "private_key": {"filename": str(tls.key.absolute())},
+                    "watched_directory": {"path": str(tls.certificate.absolute().parent)},
+                },
+            }
+        ]
+    }
+
+
+def _manager(plan: EnvoyPlan) -> dict[str, Any]:
+    return {
+        "@type": _MANAGER,
+        "stat_prefix": LISTENER,
+        "codec_type": "HTTP2",
+        "route_config": {"virtual_hosts": [{"name": "rows", "domains": ["*"]}]},
+        "http_filters": [_application(plan)],
+        "generate_request_id": False,
+        "server_header_transformation": "PASS_THROUGH",
+        # The peer is who connected, whatever x-forwarded-for says.
+        "use_remote_address": True,
+        "skip_xff_append": True,
+        # Who the peer is stands in this header, and only this listener writes it.
+        "forward_client_cert_details": "SANITIZE_SET",
+        "set_current_client_cert_details": {"uri": True, "dns": True},
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "max_request_headers_kb": HEADERS_KIB,
+        "drain_timeout": DRAIN_PAUSE,
+        # Streams are quiet for as long as nothing changes; a caller that left is looked for by the application.
+        "stream_idle_timeout": "0s",
+        "common_http_protocol_options": {"max_connection_duration": CONNECTION_AGE},
+        "http2_protocol_options": {
+            "max_concurrent_streams": STREAMS_A_CONNECTION,
+            "initial_stream_window_size": STREAM_WINDOW_BYTES,
+            "initial_connection_window_size": CONNECTION_WINDOW_BYTES,
+            "override_stream_error_on_invalid_http_message": True,
+            "connection_keepalive": {"interval": "60s", "timeout": "20s"},
+        },
+    }
+
+
+def _application(plan: EnvoyPlan) -> dict[str, Any]:
+    known = {"app": plan.application, "interface": "asgi", "root_path": "", "loop": "uvloop", "lifespan": True}
+    return {
+        "name": "pyvoy",
+        "typed_config": {
+            "@type": f"{_TYPE}.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": {"module": {"local": {"filename": str(plan.module)}}},
+            "filter_name": "pyvoy",
+            "terminal_filter": True,
+            "filter_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps(known)},
+        },
+    }
+
+
+def _tls(plan: EnvoyPlan, tls: TlsFiles) -> dict[str, Any]:
+    context: dict[str, Any] = {
+        "alpn_protocols": ["h2"],
+        "tls_params": {
+            "tls_minimum_protocol_version": "TLSv1_2",
+            "tls_maximum_protocol_version": "TLSv1_3",
+            "cipher_suites": _AEAD,
+        },
+        "tls_certificate_sds_secret_configs": [
+            {
+                "name": TLS_RESOURCE,
+                "sds_config": {"path_config_source": {"path": str(plan.secret)}, "resource_api_version": "V3"},
+            }
+        ],
+    }
+    if tls.client_ca is not None:
+        context["validation_context"] = {"trusted_ca": {"filename": str(tls.client_ca.absolute())}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{_TYPE}.transport_sockets.tls.v3.DownstreamTlsContext",
+            "require_client_certificate": tls.client_ca is not None,
+            "common_tls_context": context,
+        },
+    }

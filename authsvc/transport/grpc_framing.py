@@ -1,0 +1,266 @@
+"""gRPC over HTTP/2 as ASGI carries it, without a loop or a service behind it.
+
+Owns: length-prefixed messages, request headers, `grpc-timeout`, status and trailers, the peer's identities as Envoy's
+`x-forwarded-client-cert` writes them. May import: `api.calls`, `core.errors`, the standard library. Everything is
+after https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. Compressed messages are refused: `identity` is
+all that is offered.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from authsvc.api.calls import Received, Refusal, Unread
+from authsvc.core.errors import Exhausted, FieldViolation, InvalidRequest, Reason
+
+Header = tuple[bytes, bytes]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+
+PREFIX_BYTES: Final = 5
+METADATA_BYTES: Final = 16 * 1024
+"""All request headers together, 32 bytes a pair beside name and value, as HTTP/2 counts them (RFC 9113 6.5.2)."""
+
+_UNITS: Mapping[int, float] = {
+    ord("H"): 3600.0,
+    ord("M"): 60.0,
+    ord("S"): 1.0,
+    ord("m"): 1e-3,
+    ord("u"): 1e-6,
+    ord("n"): 1e-9,
+}
+_PAIR_BYTES = 32
+_GRPC_MESSAGE_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+_AUTHORIZATION, _TIMEOUT, _CONTENT_TYPE, _ENCODING, _CERTIFICATE = range(1, 6)
+_READ: Mapping[bytes, int] = {
+    b"authorization": _AUTHORIZATION,
+    b"grpc-timeout": _TIMEOUT,
+    b"content-type": _CONTENT_TYPE,
+    b"grpc-encoding": _ENCODING,
+    b"x-forwarded-client-cert": _CERTIFICATE,
+}
+_NOT_METADATA = frozenset(
+    {*_READ, b"te", b"host", b"content-length", b"grpc-accept-encoding", b"x-envoy-external-address"}
+)
+"""What belongs to HTTP, gRPC or Envoy, and what the transport has read already."""
+
+_IDENTITY = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^;,"]*)(;|\Z)')
+
+_HEADERS: list[Header] = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity")]
+START: Event = {"type": "http.response.start", "status": 200, "headers": _HEADERS, "trailers": True}
+EMPTY: Event = {"type": "http.response.body", "body": b"", "more_body": False}
+OK: Event = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
+NOT_GRPC: tuple[Event, Event] = (
+    {"type": "http.response.start", "status": 415, "headers": []},
+    {"type": "http.response.body", "body": b""},
+)
+
+
+class ClientLeft(Exception):
+    """The caller has gone: there is nobody to answer."""
+
+
+class CompressionRefused(InvalidRequest):
+    """A compressed message; UNIMPLEMENTED on the wire, as gRPC's compression specification demands."""
+
+
+class Head:
+    """What a transport reads of a request's headers, in one pass."""
+
+    __slots__ = ("authorization", "certificate", "is_grpc", "metadata", "timeout")
+
+    def __init__(self, headers: Iterable[Header]) -> None:
+        """Raises Exhausted where they are too many bytes, CompressionRefused, InvalidRequest."""
+        self.authorization: tuple[str, ...] = ()
+        self.certificate = b""
+        self.is_grpc = False
+        self.timeout: float | None = None
+        self.metadata = Metadata(headers)
+        size = 0
+        for name, value in headers:
+            size += len(name) + len(value) + _PAIR_BYTES
+            match _READ.get(name):
+                case None:
+                    continue
+                case 1:
+                    self.authorization = (*self.authorization, value.decode("latin-1"))
+                case 2:
+                    self.timeout = parse_timeout(value)
+                case 3:
+                    self.is_grpc = value == b"application/grpc" or value.startswith(
+                        (b"application/grpc+", b"application/grpc;")
+                    )
+                case 4 if value != b"identity":
+                    raise _compressed()
+                case 5:
+                    self.certificate = value
+        if size > METADATA_BYTES:
+            raise Exhausted(
+                f"the metadata holds more than {METADATA_BYTES} bytes",
+                Reason.REQUEST_TOO_LARGE,
+                metadata={"limit_bytes": str(METADATA_BYTES)},
+            )
+
+
+class Metadata(Mapping[str, str | bytes]):
+    """The caller's metadata, decoded when somebody looks: few rows do. Of a key that came twice the last value."""
+
+    __slots__ = ("_decoded", "_headers")
+
+    def __init__(self, headers: Iterable[Header]) -> None:
+        self._headers = headers
+        self._decoded: dict[str, str | bytes] | None = None
+
+    def __getitem__(self, key: str) -> str | bytes:
+        return self._all()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> dict[str, str | bytes]:
+        if self._decoded is None:
+            self._decoded = {
+                name.decode("latin-1"): _binary(value) if name.endswith(b"-bin") else value.decode("latin-1")
+                for name, value in self._headers
+                if name not in _NOT_METADATA
+            }
+        return self._decoded
+
+
+def parse_timeout(value: bytes) -> float:
+    """`grpc-timeout` in seconds: at most eight digits and a unit; InvalidRequest for anything else."""
+    unit = _UNITS.get(value[-1]) if value else None
+    digits = value[:-1]
+    if unit is None or not digits.isdigit() or len(digits) > 8:
+        raise InvalidRequest.of("grpc-timeout", "is not up to eight digits and a unit")
+    return int(digits) * unit
+
+
+def framed(message: bytes) -> bytes:
+    """A message with its prefix, not compressed."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+def trailers(refused: Refusal) -> Event:
+    """The trailers of a call that ends with an error."""
+    return {
+        "type": "http.response.trailers",
+        "headers": [
+            (b"grpc-status", str(refused.code).encode()),
+            (b"grpc-message", quote(refused.message, safe=_GRPC_MESSAGE_SAFE).encode()),
+            (b"grpc-status-details-bin", base64.b64encode(refused.details).rstrip(b"=")),
+        ],
+    }
+
+
+async def messages(receive: Receive, most: int) -> AsyncIterator[Received]:
+    """The caller's messages until it half-closes; never asks for an event after that.
+
+    A message of more than `most` bytes is judged from its prefix: it comes as `Unread`, and is the last.
+    Raises ClientLeft, CompressionRefused, and InvalidRequest where the end cuts a message.
+    """
+    buffer, more = bytearray(), True
+    while more:
+        event = await receive()
+        if event["type"] != "http.request":
+            raise ClientLeft
+        buffer += event.get("body", b"")
+        more = event.get("more_body", False)
+        while len(buffer) >= PREFIX_BYTES:
+            end = PREFIX_BYTES + _size(buffer)
+            if end > PREFIX_BYTES + most:
+                yield Unread(end - PREFIX_BYTES)
+                return
+            if len(buffer) < end:
+                break
+            yield bytes(memoryview(buffer)[PREFIX_BYTES:end])
+            del buffer[:end]
+    if buffer:
+        raise InvalidRequest.of("", "the call ended within a message", Reason.REQUEST_UNDECODABLE)
+
+
+async def one_message(receive: Receive, most: int) -> Received:
+    """The single message of a call; raises as `messages`, and InvalidRequest where it is not exactly one."""
+    event = await receive()
+    body: bytes = event.get("body", b"")
+    if not event.get("more_body", False) and len(body) >= PREFIX_BYTES and event["type"] == "http.request":
+        # Nearly every call: the whole message came with its end.
+        size = _size(body)
+        if size > most:
+            return Unread(size)
+        if size + PREFIX_BYTES == len(body):
+            return body[PREFIX_BYTES:]
+    found: Received | None = None
+    async for message in messages(_again(event, receive), most):
+        if found is not None:
+            raise _not_one()
+        found = message
+    if found is None:
+        raise _not_one()
+    return found
+
+
+def _again(event: Event, receive: Receive) -> Receive:
+    """`receive` with one event before it."""
+    first: list[Event] = [event]
+
+    async def again() -> Event:
+        return first.pop() if first else await receive()
+
+    return again
+
+
+def _size(prefixed: bytes | bytearray) -> int:
+    if prefixed[0]:
+        raise _compressed()
+    return int.from_bytes(prefixed[1:PREFIX_BYTES], "big")
+
+
+def _compressed() -> CompressionRefused:
+    violation = FieldViolation("grpc-encoding", "compressed messages are not taken")
+    return CompressionRefused([violation], Reason.FEATURE_NOT_SERVED)
+
+
+def _not_one() -> InvalidRequest:
+    return InvalidRequest.of("", "the call does not hold exactly one message", Reason.REQUEST_UNDECODABLE)
+
+
+def _binary(value: bytes) -> bytes:
+    """A `-bin` value: base64, with or without padding; as it came where it is not."""
+    try:
+        return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+    except binascii.Error:
+        return value
+
+
+@functools.lru_cache(maxsize=4096)
+def identities(certificate: bytes) -> tuple[str, ...]:
+    """SPIFFE ids and DNS names of `x-forwarded-client-cert`, which our own listener wrote (SANITIZE_SET).
+
+    Exactly one element is read; where it is anything else nobody is known. URI and DNS names come apart here: a DNS
+    name that is written like a SPIFFE id stays a DNS name.
+    """
+    text = certificate.decode("utf-8", "replace")
+    uris, names, at = [], [], 0
+    while at < len(text):
+        found = _IDENTITY.match(text, at)
+        if found is None:
+            return ()
+        key, value, at = found[1], found[2], found.end()
+        if value.startswith('"'):
+            value = re.sub(r"\\(.)", r"\1", value[1:-1])
+        if key == "URI" and value.startswith("spiffe://"):
+            uris.append(value)
+        elif key == "DNS":
+            names.append(f"dns:{value}")
+    return (*uris, *names)

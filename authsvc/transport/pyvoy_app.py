@@ -1,0 +1,282 @@
+"""gRPC inside Envoy: the ASGI application that pyvoy runs on one loop.
+
+Owns: from an ASGI scope to a `Call` and back to a status, deadlines, streams, callers that left. May import: `api`,
+`core.errors`, `transport`. Every call ends with a status of ours: pyvoy turns an exception before the answer begins
+into `grpc-status: 0`, and leaves the caller of an application that only returns waiting for ever (STATE).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final
+
+from google.rpc import status_pb2
+
+from authsvc.api.calls import Call, Refusal
+from authsvc.api.engine import Engine, State
+from authsvc.api.errors import Code
+from authsvc.api.method_table import Kind, Row
+from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
+from authsvc.core.values import Revision
+from authsvc.transport import grpc_framing as framing
+from authsvc.transport.grpc_framing import ClientLeft, Event, Head, Receive
+from authsvc.transport.streams import Stream, Streams
+
+STREAMS: Final = 5_000
+CALLS: Final = 10_000
+"""Calls and streams that may be open at once; those beyond are refused, each in its row's way."""
+
+SWEEP_SECONDS: Final = 0.25
+HEARTBEAT_SECONDS: Final = 10.0
+"""How often callers of quiet streams are looked for; one that left is noticed then."""
+
+Send = Callable[[Event], Awaitable[None]]
+Scope = dict[str, Any]
+
+
+class GrpcApplication:
+    """Serves the rows of an engine. Begin and end it on the loop that it runs on."""
+
+    def __init__(
+        self, engine: Engine, *, client_certificates: bool = False, streams: int = STREAMS, calls: int = CALLS
+    ) -> None:
+        """`client_certificates`: whether the listener demands them, and so writes who the peer is."""
+        self._engine = engine
+        self._rows = {f"/{row.name}".encode(): row for row in engine.table}
+        self._client_certificates = client_certificates
+        self._runner = LoopRunner()
+        self._streams = Streams(streams)
+        self._most_calls = calls
+        self._in_flight = 0
+        self._refusing = False
+        self._reading: dict[asyncio.Future[Event], float] = {}
+        self._half_closed: dict[Stream, Receive] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Begin to look for callers that are slow, and for callers that left."""
+        self._keep(self._sweep())
+        self._keep(self._look_for_callers())
+
+    def end_streams(self) -> None:
+        """End every stream with UNAVAILABLE, and those that come (STANDARDS U4)."""
+        self._streams.end_all()
+
+    def refuse(self) -> None:
+        """Refuse calls from now on: the process ends, and might not answer what it executes."""
+        self._refusing = True
+
+    async def end(self) -> None:
+        """Stop looking."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request; never raises."""
+        # The path as it came: a decoded one could spell a row in another way.
+        row = self._rows.get(scope["raw_path"])
+        self._in_flight += 1
+        try:
+            if row is None or scope["query_string"] or scope["method"] != "POST":
+                await self._unknown(scope, send)
+            elif row.kind is Kind.UNARY:
+                await self._unary(row, scope, receive, send)
+            else:
+                await self._stream(row, scope, receive, send)
+        except ClientLeft:
+            return
+        finally:
+            self._in_flight -= 1
+
+    async def _unary(self, row: Row, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(row.name)
+        try:
+            head = Head(scope["headers"])
+            if not head.is_grpc:
+                return await _tell(send, *framing.NOT_GRPC)
+            call = self._call(row, scope, head)
+            self._admit()
+            limit = time.monotonic() + row.deadline_s if call.deadline is None else call.deadline
+            request = await framing.one_message(self._in_time(receive, limit), row.max_bytes)
+            answer = await self._engine.answer(row, call, request, self._runner)
+        except ClientLeft:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - the caller gets a status, whatever it is (STANDARDS U3, E2)
+            answer = self._refused(row, call, fault)
+        if isinstance(answer, bytes):
+            body: Event = {"type": "http.response.body", "body": framing.framed(answer)}
+            return await _tell(send, framing.START, body, framing.OK)
+        return await _tell(send, framing.START, framing.EMPTY, framing.trailers(answer))
+
+    async def _stream(self, row: Row, scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        stream, call, started = Stream(loop), Call(row.name), False
+        end = framing.OK
+        try:
+            head = Head(scope["headers"])
+            if not head.is_grpc:
+                return await _tell(send, *framing.NOT_GRPC)
+            call = replace(self._call(row, scope, head), cancelled=stream.ended, on_end=stream.on_end)
+            with self._streams.holding(stream):
+                if head.timeout is not None:
+                    expiry = loop.call_later(head.timeout, stream.end)
+                    stream.on_end(expiry.cancel)
+                self._keep(self._read(row, stream, receive))
+                async with aclosing(self._engine.stream(row, call, stream.requests(), self._runner)) as answers:
+                    async for answer in answers:
+                        if isinstance(answer, Refusal):
+                            end = framing.trailers(answer)
+                            break
+                        if not started:
+                            await _send(send, framing.START)
+                            started = True
+                        body = {"type": "http.response.body", "body": framing.framed(answer), "more_body": True}
+                        await _send(send, body)
+        except ClientLeft:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - as for unary calls
+            refused = self._refused(row, call, fault)
+            end = framing.OK if isinstance(refused, bytes) else framing.trailers(refused)
+        finally:
+            self._half_closed.pop(stream, None)
+        return await _tell(send, *(() if started else (framing.START,)), framing.EMPTY, end)
+
+    async def _read(self, row: Row, stream: Stream, receive: Receive) -> None:
+        """Give the caller's messages in, then leave it to the heartbeat to notice that it left."""
+        try:
+            if row.kind is Kind.BIDI:
+                async for message in framing.messages(receive, row.max_bytes):
+                    if not await stream.give(message):
+                        return None
+            else:
+                await stream.give(await framing.one_message(receive, row.max_bytes))
+        except ClientLeft:
+            return stream.end()
+        except BaseException as fault:  # noqa: BLE001 - raised again where the handler asks for the next message
+            await stream.give(fault)
+            return None
+        if not stream.ended():
+            self._half_closed[stream] = receive
+        await stream.give(None)
+        return None
+
+    async def _unknown(self, scope: Scope, send: Send) -> None:
+        is_grpc = any(
+            name == b"content-type" and value.startswith(b"application/grpc") for name, value in scope["headers"]
+        )
+        if is_grpc:
+            await _tell(send, framing.START, framing.EMPTY, framing.trailers(self._engine.unknown()))
+        else:
+            await _tell(send, *framing.NOT_GRPC)
+
+    def _call(self, row: Row, scope: Scope, head: Head) -> Call:
+        client = scope["client"]
+        return Call(
+            method=row.name,
+            peer_address=client[0] if client else "",
+            peer_identities=framing.identities(head.certificate) if self._client_certificates else (),
+            authorization=head.authorization,
+            metadata=head.metadata,
+            deadline=None if head.timeout is None else time.monotonic() + head.timeout,
+        )
+
+    def _admit(self) -> None:
+        if self._refusing:
+            raise Unavailable("this replica drains", Reason.SHUTTING_DOWN)
+        if self._in_flight > self._most_calls:
+            raise Exhausted("too many calls are open", Reason.OVERLOADED)
+
+    def _refused(self, row: Row, call: Call, fault: BaseException) -> bytes | Refusal:
+        refused = self._engine.refuse(row, call, fault)
+        if isinstance(fault, framing.CompressionRefused) and isinstance(refused, Refusal):
+            status = status_pb2.Status.FromString(refused.details)
+            status.code = int(Code.UNIMPLEMENTED)
+            return Refusal(status.code, refused.message, status.SerializeToString())
+        return refused
+
+    def _in_time(self, receive: Receive, limit: float) -> Receive:
+        """`receive` that ends with DeadlineExceeded, at the next sweep, once `limit` (monotonic) has passed.
+
+        A timer for each call would cost as much as reading it.
+        """
+
+        async def read() -> Event:
+            future = receive()
+            # pyvoy gives futures, and no other awaitable can be ended from outside.
+            if not isinstance(future, asyncio.Future):
+                return await future
+            event: Event
+            self._reading[future] = limit
+            try:
+                event = await future
+            finally:
+                del self._reading[future]
+            return event
+
+        return read
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = time.monotonic()
+            for future, limit in tuple(self._reading.items()):
+                if limit < now and not future.done():
+                    future.set_exception(DeadlineExceeded("the deadline passed before the request had come"))
+
+    async def _look_for_callers(self) -> None:
+        """After it half-closed, `receive` tells at once whether the caller is there; `send` would tell too late."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            for stream, receive in tuple(self._half_closed.items()):
+                self._keep(_end_if_left(stream, receive))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class LoopRunner:
+    """Waits by suspending."""
+
+    async def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:  # noqa: ARG002 - the protocol's
+        """See `engine.Runner`."""
+        limit = asyncio.timeout(max(0.0, deadline - time.monotonic()))
+        try:
+            async with limit:
+                return await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded("the deadline passed") from None
+
+    async def reach(self, state: State, revision: Revision, caller: str, deadline: float) -> None:
+        """See `engine.Runner`."""
+        await state.wait_for(revision, caller, deadline)
+
+
+async def _end_if_left(stream: Stream, receive: Receive) -> None:
+    event = await receive()
+    if event["type"] == "http.disconnect":
+        stream.end()
+
+
+async def _send(send: Send, event: Event) -> None:
+    try:
+        await send(event)
+    except Exception as gone:
+        # pyvoy's ClientDisconnectedError; its type is not part of its interface.
+        raise ClientLeft from gone
+
+
+async def _tell(send: Send, *events: Event) -> None:
+    try:
+        for event in events:
+            await send(event)
+    except Exception as gone:
+        raise ClientLeft from gone

@@ -1,0 +1,126 @@
+"""The life of the application inside Envoy: one loop, one lifespan, one link to its supervisor.
+
+Owns: `PyvoyApplication`, what pyvoy imports and calls. May import: `transport`, `api`, the standard library. It runs
+in a thread that is not the main one, so signals are the supervisor's, and a drain comes over the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from authsvc.api.engine import Engine
+from authsvc.transport.grpc_framing import Receive
+from authsvc.transport.pyvoy_app import CALLS, STREAMS, GrpcApplication, Scope, Send
+from authsvc.transport.pyvoy_link import CLIENT_CERTIFICATES, REFUSE, Link
+
+
+class StartFault(Exception):
+    """The service does not start; one line that says why."""
+
+
+class Serving(Protocol):
+    """A service that has started."""
+
+    @property
+    def engine(self) -> Engine:
+        """Serves its rows."""
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """What the supervisor is told, as JSON can say it."""
+
+    def unready(self) -> None:
+        """Ask for no more traffic: a drain begins."""
+
+    async def stop(self) -> None:
+        """End everything; nothing is in flight any more."""
+
+
+Start = Callable[[Mapping[str, Any]], Awaitable[Serving]]
+"""Starts the service from the supervisor's letter; raises StartFault."""
+
+
+class PyvoyApplication:
+    """ASGI: the lifespan starts and stops the service, every request is one call of it."""
+
+    def __init__(self, start: Start, *, streams: int = STREAMS, calls: int = CALLS) -> None:
+        """`streams` and `calls` are how many may be open at once."""
+        self._start = start
+        self._streams = streams
+        self._calls = calls
+        self._grpc: GrpcApplication | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request, or the lifespan."""
+        if scope["type"] == "http" and self._grpc is not None:
+            await self._grpc.serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        link = Link.inherited(os.environ)
+        try:
+            letter = link.hear()
+            if letter is None:
+                raise StartFault("the supervisor has gone")
+            serving = await self._start(letter)
+        except BaseException as fault:  # noqa: BLE001 - whatever it is, the supervisor is told and Envoy ends
+            link.tell({"event": "failed", "why": _line(fault)})
+            await send({"type": "lifespan.startup.failed", "message": type(fault).__name__})
+            return
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_without_late_events)
+        grpc = GrpcApplication(
+            serving.engine,
+            client_certificates=bool(letter.get(CLIENT_CERTIFICATES)),
+            streams=self._streams,
+            calls=self._calls,
+        )
+        grpc.begin()
+        self._grpc = grpc
+        loop.add_reader(link.fileno(), _hear, link, grpc, serving)
+        link.tell({"event": "ready", **serving.told})
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        loop.remove_reader(link.fileno())
+        await grpc.end()
+        await serving.stop()
+        link.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _hear(link: Link, grpc: GrpcApplication, serving: Serving) -> None:
+    """The supervisor asks for a drain, or it is gone: nobody would end Envoy then."""
+    while True:
+        heard = link.hear()
+        if heard == REFUSE:
+            grpc.refuse()
+        else:
+            serving.unready()
+            grpc.end_streams()
+        if heard is None:
+            asyncio.get_running_loop().remove_reader(link.fileno())
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        if not link.has_line:
+            return
+
+
+def _line(fault: BaseException) -> str:
+    if isinstance(fault, StartFault):
+        return str(fault)
+    # Not a fault of the person who started it: the trace goes to standard error, as it would without Envoy.
+    traceback.print_exception(fault)
+    return f"an internal fault at start: {type(fault).__name__}"
+
+
+def _without_late_events(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Pyvoy completes a `receive()` that was given up at its deadline, and finds it done."""
+    if not isinstance(context.get("exception"), asyncio.InvalidStateError):
+        loop.default_exception_handler(context)

