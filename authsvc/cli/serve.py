@@ -56,6 +56,7 @@ def serve(
     for text in warnings(chosen):
         print(f"authsvc: warning: {text}", file=sys.stderr)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    os.umask(0o077)  # the record is this user's alone
     try:
         prepare_directory(directory)
         with DataDirectoryLock(directory):
