@@ -1,6 +1,6 @@
 """Metrics, the security log, traces.
 
-Owns: counters that cost nothing to speak of, their OpenMetrics text, JSON lines on standard output, spans.
+Owns: counters that cost nothing to speak of, their OpenMetrics text, the lines of the security log, spans.
 May import: the standard library, `core`; prometheus_client and opentelemetry on need. No identifier is in any label or
 span; log values are escaped and capped (STANDARDS U14), and no token or secret reaches a line (J17).
 """
@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 import threading
 import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol
 
 from authsvc.core.audit import AuditDraft
 from authsvc.core.errors import Reason
@@ -163,24 +162,30 @@ def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
     return rows
 
 
+class Lines(Protocol):
+    """Takes lines: `log_lines.LogLines`, or any text stream."""
+
+    def write(self, text: str, /) -> object:
+        """Take one line, its end included."""
+
+
+def event_line(time: int, kind: str, fields: Mapping[str, object]) -> str:
+    """One event as a line of JSON in ASCII."""
+    shown = {"time": time, "kind": kind, **{key: shown_value(value) for key, value in fields.items()}}
+    return json.dumps(shown, ensure_ascii=True, separators=(",", ":")) + "\n"
+
+
 class SecurityLog:
     """JSON lines, one an event, for whoever collects standard output."""
 
-    def __init__(self, stream: TextIO | None = None, *, now: Callable[[], int]) -> None:
-        self._stream = sys.stdout if stream is None else stream
+    def __init__(self, lines: Lines, *, now: Callable[[], int]) -> None:
+        self._lines = lines
         self._now = now
-        self._lock = threading.Lock()
 
     def event(self, kind: str, fields: Mapping[str, object]) -> None:
         """Write one event; a stream that is closed loses it, the caller never notices."""
-        shown = {"time": self._now(), "kind": kind, **{key: shown_value(value) for key, value in fields.items()}}
-        line = json.dumps(shown, ensure_ascii=True, separators=(",", ":"))
-        try:
-            with self._lock:
-                self._stream.write(line + "\n")
-                self._stream.flush()
-        except (OSError, ValueError):
-            return
+        with suppress(OSError, ValueError):
+            self._lines.write(event_line(self._now(), kind, fields))
 
     def audit(self, draft: AuditDraft) -> None:
         """Write an audit event as it happens; the record keeps it sealed."""

@@ -25,10 +25,11 @@ from authsvc.config import Config
 from authsvc.core import keys as key_rules
 from authsvc.core.audit import AuditDraft
 from authsvc.core.envelopes import NONCE_BYTES, Kek
+from authsvc.log_lines import LogLines, write_standard_output
 from authsvc.state.tail import Tail
 from authsvc.storage.sql.opening import Opening, open_record
 from authsvc.storage.sql.record import SqlRecord
-from authsvc.telemetry import LogHandler, SecurityLog
+from authsvc.telemetry import LogHandler, SecurityLog, event_line
 from authsvc.usecases.clients import Clients
 from authsvc.usecases.keyring import Keyring
 from authsvc.usecases.keys import KeyFactory, Keys
@@ -40,10 +41,37 @@ from authsvc.usecases.writes import Writer
 _LOGGER = ""
 """The root: what modules of ours and of others log goes where events go, as lines of the same form."""
 
+LOG_GRACE_S = 2.0
+"""How long the end waits for a reader of standard output that does not read."""
+
 
 def random_id() -> str:
     """128 random bits as text."""
     return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLog:
+    """The security log on standard output, and what sends the process's log records there."""
+
+    log: SecurityLog
+    handler: LogHandler
+    lines: LogLines
+
+    @classmethod
+    def started(cls, clock: Clock) -> ProcessLog:
+        """Begin to write; from now on log records are lines of it."""
+        lines = LogLines(write_standard_output, lambda count: event_line(clock.now(), "log.lost", {"count": count}))
+        lines.start()
+        log = SecurityLog(lines, now=clock.now)
+        handler = LogHandler(log)
+        logging.getLogger(_LOGGER).addHandler(handler)
+        return cls(log, handler, lines)
+
+    def stop(self) -> None:
+        """Take no more log records, and write what waits."""
+        logging.getLogger(_LOGGER).removeHandler(self.handler)
+        self.lines.stop(LOG_GRACE_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +85,7 @@ class Foundation:
     directory: Path
     clock: Clock
     log: SecurityLog
-    log_handler: LogHandler
+    process_log: ProcessLog
     issuer: str
     record: SqlRecord
     tail: Tail
@@ -72,7 +100,7 @@ class Foundation:
         """Stop following the record, and give it up."""
         self.tail.stop()
         self.record.close()
-        logging.getLogger(_LOGGER).removeHandler(self.log_handler)
+        self.process_log.stop()
 
 
 def lay_foundation(
@@ -98,13 +126,11 @@ def lay_foundation(
             default_issuer=default_issuer(config),
         )
     )
-    log = SecurityLog(now=clock.now)
-    log_handler = LogHandler(log)
-    logging.getLogger(_LOGGER).addHandler(log_handler)
+    process_log = ProcessLog.started(clock)
     try:
-        return _founded(config, directory, clock, log, log_handler, kek, record)
+        return _founded(config, directory, clock, process_log, kek, record)
     except BaseException:
-        logging.getLogger(_LOGGER).removeHandler(log_handler)
+        process_log.stop()
         record.close()
         raise
 
@@ -113,11 +139,11 @@ def _founded(
     config: Config,
     directory: Path,
     clock: Clock,
-    log: SecurityLog,
-    log_handler: LogHandler,
+    process_log: ProcessLog,
     kek: Kek,
     record: SqlRecord,
 ) -> Foundation:
+    log = process_log.log
     mac_key = record.secret("key-row-mac")
     hash_key = record.secret("client-secret-hash")
     factory = KeyFactory(kek, mac_key, config.schedule, partial(secrets.token_bytes, NONCE_BYTES))
@@ -149,7 +175,7 @@ def _founded(
         directory=directory,
         clock=clock,
         log=log,
-        log_handler=log_handler,
+        process_log=process_log,
         issuer=record.issuer,
         record=record,
         tail=tail,

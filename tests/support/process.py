@@ -125,16 +125,24 @@ def serving(
     *,
     credentials: grpc.ChannelCredentials | None = None,
     environment: Mapping[str, str] | None = None,
+    standard_output: int | None = None,
 ) -> Iterator[Serving]:
     """Run it on a data directory, ready; stopped at the end unless the test has ended it before.
 
     Its log lies beside the directory, a new one a start. `credentials` are for a service with TLS; `environment` is
-    added to the tests' own.
+    added to the tests' own. `standard_output` is a descriptor in place of the log.
     """
     log = directory.parent / f"{directory.name}-{next(_COUNT)}.log"
     begun = time.monotonic()
     around = {**_COMPILED, "AUTHSVC_DATA_DIR": str(directory), **(environment or {})}
-    with running(command(settings), log=log, ready=_is_ready, env=around, deadline_s=START_DEADLINE_S) as server:
+    with running(
+        command(settings),
+        log=log,
+        ready=_is_ready,
+        env=around,
+        deadline_s=START_DEADLINE_S,
+        standard_output=standard_output,
+    ) as server:
         seconds = time.monotonic() - begun - _queued_seconds(server.process.pid)
         said = _said_ready(server)
         target = said["grpc"]

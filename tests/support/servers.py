@@ -55,17 +55,19 @@ def running(
     deadline_s: float = 15.0,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    standard_output: int | None = None,
 ) -> Iterator[Server]:
     """Start `command`, wait until `ready(server)` is true, stop it at the end.
 
-    `log` takes standard output and error. `env` is added to the environment of the tests. Raises AssertionError with
-    the end of the log when the program ends early or is not ready in time.
+    `log` takes standard output and error, or error alone where `standard_output` is a descriptor. `env` is added to the
+    environment of the tests. Raises AssertionError with the end of the log when the program ends early or is not ready
+    in time.
     """
     with log.open("ab") as sink:
         process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
-            stdout=sink,
+            stdout=sink if standard_output is None else standard_output,
             stderr=sink,
             env={**os.environ, **(env or {})},
             cwd=cwd,
