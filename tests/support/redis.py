@@ -89,19 +89,10 @@ def store(
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authsvc-redis-")))
         chosen = port or free_port()
         ports = ["--port", str(chosen)] if plain else ["--port", "0", "--tls-port", str(chosen)]
-        command: list[str | Path] = [
-            binary or redis_binary(),
-            *ports,
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--dir",
-            place,
-            *options,
-        ]
+        quick = ["--save", "", "--shutdown-timeout", "0", "--repl-diskless-sync-delay", "0"]
+        command: list[str | Path] = [binary or redis_binary(), *ports, "--bind", "127.0.0.1", *quick, "--dir", place]
         server = stack.enter_context(
-            running(command, log=place / "log", ready=partial(_ready if plain else _accepting, chosen))
+            running([*command, *options], log=place / "log", ready=partial(_ready if plain else _accepting, chosen))
         )
         found = Store(server, chosen, place)
         stack.callback(_continue, found)
