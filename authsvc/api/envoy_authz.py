@@ -109,6 +109,7 @@ _INSUFFICIENT_SCOPE = f'{_CHALLENGE}, error="insufficient_scope"'
 _NO_ID = "-" * 32
 """Stands in a ready answer where the decision's id, as long, will stand."""
 _MOST_READY = 8_192
+_AUTHORIZATION_LENGTH = len("authorization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +251,9 @@ def _authorization(http: Any) -> tuple[str, ...]:
     """Every Authorization header, from `headers` or, under `encode_raw_headers`, from `header_map`."""
     found = [http.headers["authorization"]] if "authorization" in http.headers else []
     for header in http.header_map.headers:
-        if header.key.lower() == "authorization":
+        key = header.key
+        # The length first, for it tells nearly all others apart.
+        if len(key) == _AUTHORIZATION_LENGTH and key.lower() == "authorization":
             found += [text for text in (header.raw_value.decode("latin-1"), header.value) if text] or [""]
     return tuple(found)
 

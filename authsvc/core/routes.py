@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from authsvc.core import values
 from authsvc.core.errors import InvalidRequest
@@ -30,8 +31,7 @@ class RouteRefused(Exception):
     """The request's path cannot be read safely; `str()` says why, without the path."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLine:
+class RequestLine(NamedTuple):
     """What a route looks at: `path` raw and with its query, as Envoy gives it; `destination` is Envoy's word."""
 
     method: str
@@ -58,8 +58,7 @@ class Route:
     limits: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RouteMatch:
+class RouteMatch(NamedTuple):
     """The route that decides, its captures, and the resource they make."""
 
     route: Route
@@ -72,6 +71,8 @@ class _Compiled:
     route: Route
     path: tuple[str, ...]
     is_open: bool
+    resource: tuple[str, ...]
+    """The template cut at its captures: text, name, text, name, .., text."""
     host: Matcher | None
     destination: Matcher | None
 
@@ -99,6 +100,7 @@ def compile_routes(routes: Iterable[Route]) -> CompiledRoutes:
                 route,
                 segments[:-1] if is_open else segments,
                 is_open,
+                tuple(_CAPTURE.split(route.resource)),
                 resource_matcher(route.host.lower()) if route.host else None,
                 resource_matcher(route.destination) if route.destination else None,
             )
@@ -215,7 +217,7 @@ def match(compiled: CompiledRoutes, line: RequestLine) -> RouteMatch | None:
                 continue
         else:
             params = {}
-        return RouteMatch(route, params, _filled(route.resource, params))
+        return RouteMatch(route, params, _filled(candidate.resource, params))
     return None
 
 
@@ -244,10 +246,12 @@ def _captured(candidate: _Compiled, segments: list[str]) -> dict[str, str] | Non
     return params
 
 
-def _filled(template: str, params: Mapping[str, str]) -> str:
-    if "{" not in template:
-        return template
+def _filled(template: tuple[str, ...], params: Mapping[str, str]) -> str:
+    if len(template) == 1:
+        return template[0]
     for value in params.values():
         if "*" in value:
             raise RouteRefused("the path names a resource with a wildcard")
-    return _CAPTURE.sub(lambda found: params[found[1]], template)
+    parts = list(template)
+    parts[1::2] = [params[name] for name in template[1::2]]
+    return "".join(parts)

@@ -7,7 +7,8 @@ Owns: the order of token, check and limit, and how a caller's bounds apply to a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from authsvc.core.errors import Reason, TokenRefused
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from authsvc.usecases.limits import Limits, Wanted
     from authsvc.usecases.principals import Principal
     from authsvc.usecases.tokens import Tokens
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Ask:
     resource: str = ""
     tenant: str = ""
     audience: tuple[str, ...] = ()
-    context: Mapping[str, Any] | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check(snapshot: Snapshot, principal: Principal, question: Question, *, now: int) -> Decision:
@@ -54,16 +57,24 @@ def check(snapshot: Snapshot, principal: Principal, question: Question, *, now: 
     return decide(snapshot.policy, snapshot.bindings, question, now=now)
 
 
-def question_of(token: VerifiedToken, ask: Ask, request: Mapping[str, Any] | None = None) -> Question:
+def question_of(
+    token: VerifiedToken,
+    *,
+    permission: str,
+    resource: str,
+    tenant: str = "",
+    context: Mapping[str, Any] = _NOTHING,
+    request: Mapping[str, Any] | None = None,
+) -> Question:
     """The question that a bearer's token and a request ask: the token's scope always bounds."""
     return Question(
         subject=token.subject,
         groups=token.groups,
-        permission=ask.permission,
-        resource=ask.resource,
-        tenant=ask.tenant or token.tenant,
+        permission=permission,
+        resource=resource,
+        tenant=tenant or token.tenant,
         scope=frozenset(token.scope),
-        context=ask.context or {},
+        context=context,
         token=TokenContext(token),
         request=request,
     )
@@ -125,7 +136,10 @@ class Authorizer:
             return Authorization(allowed=False, reason=Reason.TENANT_MISMATCH)
         if ask.tenant and ask.tenant != token.tenant:
             return Authorization(allowed=False, reason=Reason.TENANT_MISMATCH, token=token)
-        decision = decide(snapshot.policy, snapshot.bindings, question_of(token, ask), now=now)
+        question = question_of(
+            token, permission=ask.permission, resource=ask.resource, tenant=ask.tenant, context=ask.context
+        )
+        decision = decide(snapshot.policy, snapshot.bindings, question, now=now)
         return Authorization(decision.allowed, decision.reason, token, decision)
 
     async def authorize(
