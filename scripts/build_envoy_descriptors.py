@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "authsvc" / "api" / "envoy.binpb"
 SOURCES = ["xds-protos==1.85.0", "googleapis-common-protos==1.76.0"]
 SERVED = ["envoy.service.auth.v3.external_auth", "envoy.service.ratelimit.v3.rls"]
+RATE_LIMIT = "envoy/extensions/common/ratelimit/v3/ratelimit.proto"
+"""Envoy 1.38 has a field there that the wheel lacks: `RateLimitDescriptor.is_negative_hits`, a bool of number 4."""
 BROUGHT_BY_OTHERS = ("google/protobuf/", "google/rpc/")
 ONLY_OPTIONS = ("udpa/annotations/", "xds/annotations/", "envoy/annotations/", "validate/")
 
@@ -67,6 +69,22 @@ def reduce(files: descriptor_pb2.FileDescriptorSet) -> descriptor_pb2.FileDescri
     return kept
 
 
+def complete(files: descriptor_pb2.FileDescriptorSet) -> descriptor_pb2.FileDescriptorSet:
+    """Add what the pinned Envoy says and the wheel does not know yet; nothing once it does."""
+    field = descriptor_pb2.FieldDescriptorProto
+    for file in files.file:
+        for message in file.message_type if file.name == RATE_LIMIT else ():
+            if message.name == "RateLimitDescriptor" and all(known.number != 4 for known in message.field):
+                message.field.add(
+                    name="is_negative_hits",
+                    json_name="isNegativeHits",
+                    number=4,
+                    type=field.TYPE_BOOL,
+                    label=field.LABEL_OPTIONAL,
+                )
+    return files
+
+
 def clear_options(message: Message) -> None:
     """Remove every `options` member, except what the bytes depend on: map entries and packing."""
     for field, value in message.ListFields():
@@ -89,7 +107,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when the committed file differs")
     check = parser.parse_args().check
-    reduced = reduce(collect())
+    reduced = complete(reduce(collect()))
     content = reduced.SerializeToString(deterministic=True)
     if check:
         same = TARGET.exists() and TARGET.read_bytes() == content

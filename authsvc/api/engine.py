@@ -305,9 +305,15 @@ class Engine:
             self._finish(row, context, code, reason, started)
         except Exception as second:  # noqa: BLE001 - the refusal must go out, on Envoy's rows above all (E2)
             around.log.fault(context.request_id, row.name, second)
-        if row.denials is not None:
+        if row.denials is not None and not (reason in row.errors and self._asked_by_proxy(context)):
             return row.denials[reason]
         return refusal(error, context.request_id if reason is Reason.INTERNAL else "")
+
+    def _asked_by_proxy(self, context: Context) -> bool:
+        """Whether a proxy of ours calls; it is looked at anew where the call was refused before that was known."""
+        if context.proxy is not None:
+            return True
+        return self._around.authenticator.proxy(context.call.peer_address, context.call.peer_identities) is not None
 
     def _throttled(self, context: Context, fault: Unauthenticated) -> AuthsvcError:
         """Count a failed proof; a call without any credential proves nothing and is not counted."""

@@ -93,6 +93,8 @@ class Row:
     is_async: bool
     denials: Mapping[Reason, bytes] | None
     """How Envoy's rows refuse, ready made so that refusing cannot fail; None: by an RPC error."""
+    errors: frozenset[Reason]
+    """What a proxy of ours is told by an RPC error nevertheless; anybody else is denied."""
     takes_min_revision: bool
     gives_revision: bool
 
@@ -104,6 +106,8 @@ class Service:
     descriptor: ServiceDescriptor
     handlers: object
     deny: Deny | None = None
+    errors: frozenset[Reason] = frozenset()
+    """See `Row.errors`."""
 
 
 class TableFault(Exception):
@@ -169,7 +173,7 @@ class MethodTable:
                 elif (line.permission == PROXY) != (service.deny is not None):
                     gaps.append(f"{name} must refuse by Envoy's denial, and only Envoy's rows may")
                 else:
-                    rows.append(_row(line, descriptor, handler, service.deny))
+                    rows.append(_row(line, descriptor, handler, service))
         if gaps:
             raise TableFault("; ".join(gaps))
         return cls(rows, (service.descriptor for service in served))
@@ -186,8 +190,8 @@ class MethodTable:
         return self._rows
 
 
-def _row(line: Method, descriptor: MethodDescriptor, handler: Handler, deny: Deny | None) -> Row:
-    request = descriptor.input_type
+def _row(line: Method, descriptor: MethodDescriptor, handler: Handler, service: Service) -> Row:
+    request, deny = descriptor.input_type, service.deny
     return Row(
         name=line.name,
         request_type=message_factory.GetMessageClass(request),
@@ -199,6 +203,7 @@ def _row(line: Method, descriptor: MethodDescriptor, handler: Handler, deny: Den
         kind=_kind(descriptor),
         is_async=inspect.iscoroutinefunction(handler),
         denials=None if deny is None else {reason: deny(reason, denial_status(reason)) for reason in Reason},
+        errors=service.errors,
         takes_min_revision="min_revision" in request.fields_by_name,
         gives_revision="revision" in descriptor.output_type.fields_by_name,
     )

@@ -1,7 +1,7 @@
 """Limits as HTTP header fields.
 
-Owns: the fields RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10) and Retry-After (RFC 9110
-section 10.2.3). May import: `core`.
+Owns: the fields RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10), Retry-After (RFC 9110
+section 10.2.3), and the older X-RateLimit-*. May import: `core`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,31 @@ def rate_limit_fields(outcomes: Sequence[LimitOutcome]) -> tuple[tuple[str, str]
     return tuple(fields)
 
 
+def x_rate_limit_fields(outcomes: Sequence[LimitOutcome]) -> tuple[tuple[str, str], ...]:
+    """X-RateLimit-Limit, -Remaining and -Reset as Envoy itself writes them (draft 03), for who reads nothing newer.
+
+    The limit with the least left speaks; all of them follow it as policies.
+    """
+    if not outcomes:
+        return ()
+    nearest = min(outcomes, key=lambda outcome: (outcome.allowed, outcome.remaining))
+    policies = "".join(f', {o.rule.rate.count}{_window(o)};name="{o.rule.name}"' for o in outcomes)
+    wait = nearest.reset_after_us if nearest.allowed else nearest.retry_after_us
+    return (
+        ("x-ratelimit-limit", f"{nearest.limit}{policies}"),
+        ("x-ratelimit-remaining", str(nearest.remaining)),
+        ("x-ratelimit-reset", str(_seconds(nearest.rule.rate.window_us if wait is None else wait))),
+    )
+
+
 def _policy(outcome: LimitOutcome) -> str:
     """Quota and, where it is whole seconds, window. A rule's name needs no escape in a structured field's string."""
-    rate = outcome.rule.rate
-    window = f";w={rate.window_us // _SECOND_US}" if rate.window_us % _SECOND_US == 0 else ""
-    return f'"{outcome.rule.name}";q={rate.count}{window}'
+    return f'"{outcome.rule.name}";q={outcome.rule.rate.count}{_window(outcome)}'
+
+
+def _window(outcome: LimitOutcome) -> str:
+    window_us = outcome.rule.rate.window_us
+    return f";w={window_us // _SECOND_US}" if window_us % _SECOND_US == 0 else ""
 
 
 def _state(outcome: LimitOutcome) -> str:

@@ -161,6 +161,10 @@ class LimitRules:
             shape.rules.setdefault(tuple(named.values()), []).append(rule)
         return cls(by_name, {place: tuple(found.values()) for place, found in shapes.items()})
 
+    def knows(self, domain: str) -> bool:
+        """Whether any rule is of that domain."""
+        return any(known == domain for known, _ in self._shapes)
+
     def match(self, domain: str, entries: Sequence[tuple[str, str]]) -> tuple[RuleMatch, ...]:
         """Every rule that a descriptor meets: its keys equal the descriptor's, its named values are equal.
 

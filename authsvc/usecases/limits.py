@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from authsvc.core.consumption import Descriptor, Hit, hits_of
+from authsvc.core.consumption import DecidedBy, Descriptor, Hit, hits_of
+from authsvc.core.errors import Reason
 
 if TYPE_CHECKING:
     from authsvc.ports.counters import Counters, LimitOutcome
@@ -35,6 +36,12 @@ class Consumed:
     def allowed(self) -> bool:
         """Whether every rule admits."""
         return all(outcome.allowed for outcome in self.outcomes)
+
+
+def refusal_reason(outcomes: Sequence[LimitOutcome]) -> Reason:
+    """Why a call is refused: a limit that is reached is the caller's matter, one that could not be counted is ours."""
+    reached = any(not o.allowed and o.decided_by is not DecidedBy.FAILED_CLOSED for o in outcomes)
+    return Reason.LIMIT_EXCEEDED if reached else Reason.COUNTERS_UNAVAILABLE
 
 
 class Limits:

@@ -102,6 +102,10 @@ class ProxyGrant:
             return None
         return frozenset(name for e in covering for name in e.audiences if name != values.ANY)
 
+    def may_count_in(self, domain: str) -> bool:
+        """Whether the limit domain is one of the peer's."""
+        return any(values.ANY in entry.domains or domain in entry.domains for entry in self.entries)
+
 
 @dataclass(frozen=True, slots=True)
 class _Known:

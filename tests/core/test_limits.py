@@ -251,3 +251,9 @@ def test_counters_of_a_tenant_else_a_subject_lie_together_and_the_shared_one_lie
     assert partition({"b": "1", "a": "2"}) == partition({"a": "2"})
     of = LimitRule("r", "api", (("subject", "*"),), Rate(1, 1), 1)
     assert ann.startswith(of.partition(of.shared_key()))
+
+
+def test_a_domain_is_known_where_a_rule_is_of_it() -> None:
+    rules = LimitRules.of([rule(domain="api", a="*")])
+    assert rules.knows("api")
+    assert not rules.knows("ap")
