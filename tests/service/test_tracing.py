@@ -31,7 +31,7 @@ class Collector(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Collector
+    server: Collector  # type: ignore[mutable-override]  # the one that this handler is made for
 
     def do_POST(self) -> None:
         self.server.received.append(self.rfile.read(int(self.headers["content-length"])))
