@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +46,24 @@ class EnvoyTls:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimits:
+    """What Envoy asks the rate-limit service: a domain, and descriptors as its lists of `actions`.
+
+    With `deny_on_failure` a request whose limits cannot be asked is refused.
+    """
+
+    domain: str
+    descriptors: tuple[tuple[Mapping[str, Any], ...], ...]
+    deny_on_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class EnvoySetup:
     """What differs between one Envoy and another. Addresses are `ip:port`.
 
     The defaults are what we recommend: a request whose authorization fails is refused, paths come normalised, headers
-    come as bytes. `strict_paths` off leaves every spelling of a path to ext_authz.
+    come as bytes. `strict_paths` off leaves every spelling of a path to ext_authz. Without `authorize` there is no
+    ext_authz, without `limits` no rate-limit service.
     """
 
     authsvc: str
@@ -61,6 +74,8 @@ class EnvoySetup:
     timeout: str = "0.25s"
     extensions: tuple[tuple[str, str], ...] = ()
     tls: EnvoyTls | None = None
+    authorize: bool = True
+    limits: RateLimits | None = None
 
 
 def find_envoy() -> Path | None:
@@ -116,7 +131,11 @@ def _connection_manager(setup: EnvoySetup) -> dict[str, Any]:
             # The peer's own address: nobody in front of this Envoy is trusted to name another.
             "use_remote_address": True,
             **paths,
-            "http_filters": [_ext_authz(setup), _router()],
+            "http_filters": [
+                *([_ext_authz(setup)] if setup.authorize else []),
+                *([_rate_limit(setup, setup.limits)] if setup.limits else []),
+                _router(),
+            ],
             "route_config": {
                 "virtual_hosts": [
                     {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **_forward(setup)}]}
@@ -141,8 +160,27 @@ def _ext_authz(setup: EnvoySetup) -> dict[str, Any]:
     }
 
 
+def _rate_limit(setup: EnvoySetup, limits: RateLimits) -> dict[str, Any]:
+    return {
+        "name": "envoy.filters.http.ratelimit",
+        "typed_config": {
+            "@type": f"{_TYPE}.filters.http.ratelimit.v3.RateLimit",
+            "domain": limits.domain,
+            "timeout": setup.timeout,
+            "failure_mode_deny": limits.deny_on_failure,
+            "status_on_error": {"code": "ServiceUnavailable"},
+            "rate_limit_service": {
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "authsvc"}},
+            },
+        },
+    }
+
+
 def _forward(setup: EnvoySetup) -> dict[str, Any]:
     route: dict[str, Any] = {"route": {"cluster": "upstream"}}
+    if setup.limits:
+        route["route"]["rate_limits"] = [{"actions": list(actions)} for actions in setup.limits.descriptors]
     if setup.extensions:
         route["typed_per_filter_config"] = {
             "envoy.filters.http.ext_authz": {

@@ -12,68 +12,13 @@ from hypothesis import strategies as st
 
 from authsvc import config
 from authsvc.api.calls import Call, Refusal
-from authsvc.api.engine import Engine
-from authsvc.api.envoy_messages import RATE_LIMIT_SERVICE, RateLimitRequest, RateLimitResponse
-from authsvc.api.envoy_rls import FAULTS, EnvoyRateLimits
-from authsvc.api.method_table import PROXY, AuditClass, Method, MethodTable, Service
+from authsvc.api.envoy_messages import RateLimitRequest, RateLimitResponse
 from authsvc.core.consumption import DecidedBy, Hit, LimitOutcome
 from authsvc.core.errors import Exhausted, Reason, Unavailable
-from authsvc.ports.counters import Counters
-from authsvc.storage.counters_memory import MemoryCounters
-from authsvc.usecases.limits import Limits
-from authsvc.usecases.rls import ProxyQuotas
-from tests.api.envoy_world import StepRunner, World
+from tests.api.rls_world import SHOULD_RATE_LIMIT, Rls, request
 
-SHOULD_RATE_LIMIT = "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 OK, OVER_LIMIT = 1, 2
 SECOND, MINUTE, HOUR, DAY, MONTH, YEAR, WEEK = 1, 2, 3, 4, 5, 6, 7
-
-POLICY = """
-version: 1
-limits:
-  per_user: {domain: api, match: {user: "*"}, rate: 3/1m}
-  vip: {domain: api, match: {user: "vip"}, rate: 2/1h}
-  window: {domain: api, match: {path: "*"}, rate: 5/1m, algorithm: fixed_window}
-  odd: {domain: api, match: {odd: "*"}, rate: 100/15m, burst: 20}
-  weekly: {domain: api, match: {week: "*"}, rate: 10/7d}
-  closed: {domain: api, match: {closed: "*"}, rate: 10/1s, on_failure: closed}
-  other: {domain: other, match: {user: "*"}, rate: 1/1m}
-"""
-
-
-class Rls:
-    """The row on real parts."""
-
-    def __init__(self, *, proxies: Sequence[config.Proxy] | None = None, counters: Counters | None = None) -> None:
-        known = {} if proxies is None else {"proxies": proxies}
-        self.world = World(POLICY, **known)  # type: ignore[arg-type]
-        handlers = EnvoyRateLimits(ProxyQuotas(Limits(counters or MemoryCounters(self.world.clock))))
-        service = Service(RATE_LIMIT_SERVICE, handlers, handlers.deny, FAULTS)
-        table = MethodTable.build([service], [Method(SHOULD_RATE_LIMIT, PROXY, AuditClass.NONE)])
-        self.engine = Engine(table, self.world.engine._around)
-        row = table.get(SHOULD_RATE_LIMIT)
-        assert row is not None
-        self.row = row
-
-    def serve(self, request: bytes, address: str = "127.0.0.1") -> bytes | Refusal:
-        return self.engine.serve(self.row, Call(SHOULD_RATE_LIMIT, address), request, StepRunner())
-
-    def ask(self, *descriptors: Any, domain: str = "api", hits: int = 0) -> Any:
-        answer = self.serve(request(*descriptors, domain=domain, hits=hits).SerializeToString())
-        assert isinstance(answer, bytes)
-        return RateLimitResponse.FromString(answer)
-
-    def refused(self, *descriptors: Any, domain: str = "api") -> int:
-        answer = self.serve(request(*descriptors, domain=domain).SerializeToString())
-        assert isinstance(answer, Refusal)
-        return answer.code
-
-
-def request(*descriptors: Any, domain: str = "api", hits: int = 0) -> Any:
-    message = RateLimitRequest(domain=domain, hits_addend=hits)
-    for given_descriptor in descriptors:
-        message.descriptors.add().CopyFrom(given_descriptor)
-    return message
 
 
 def descriptor(
