@@ -16,7 +16,7 @@ CORE_TESTS := $(wildcard tests/core tests/vectors)
 CHECKS := ruff types layers buf generated security standards yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-core test-rest coverage check campaign bench format protos docs descriptors lock install clean $(CHECKS)
+.PHONY: help run test test-core test-rest coverage check campaign bench bench-suite bench-smoke format protos docs descriptors lock install clean $(CHECKS)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,13 @@ campaign: $(VENV)/.dev ## run every test with the full counts: hours, not minute
 
 bench: $(VENV)/.demo ## measure the service that `make run` started: calls/s and p50/p99
 	$(BIN)/authsvc bench
+
+bench-suite: $(VENV)/.dev ## measure beside a peer, on a quiet machine: writes docs/performance.md and its picture (15 minutes)
+	$(PY) -m tests.bench.suite --write
+	$(PY) -m tests.bench.cost_model --write
+
+bench-smoke: $(VENV)/.dev ## fail where a hot call fell by a third beside a bare gRPC server (a minute or two)
+	$(PY) -m tests.bench.smoke
 
 format: $(VENV)/.dev ## bring Python and protos into their one form
 	$(BIN)/ruff check --fix-only --quiet .
