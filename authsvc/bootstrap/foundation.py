@@ -22,7 +22,6 @@ from authsvc.bootstrap.first_start import (
 )
 from authsvc.clock import Clock, SystemClock
 from authsvc.config import Config
-from authsvc.core import keys as key_rules
 from authsvc.core.audit import AuditDraft
 from authsvc.core.envelopes import NONCE_BYTES, Kek
 from authsvc.log_lines import LogLines, write_standard_output
@@ -166,7 +165,7 @@ def _founded(
     keys.ensure(now=now)
     ensure_admin(config, directory, record, clients, now)
     policies.apply_file(now=now)
-    tail = Tail(record, partial(key_rules.is_authentic, mac_key), clock, max_age=config.record.max_age)
+    tail = Tail(record, factory.authentic, clock, max_age=config.record.max_age)
     tail_of.append(tail)
     tail.start()
     keyring = Keyring(kek)

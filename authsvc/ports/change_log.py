@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from authsvc.core.bindings import Binding
 from authsvc.core.clients import Client
+from authsvc.core.key_manifest import KeyManifest
 from authsvc.core.keys import KeyRecord
 from authsvc.ports.record import Order, PolicyRecord, RevocationMark
 
@@ -27,6 +28,13 @@ class KeyForgotten:
     """A signing key left the inventory."""
 
     kid: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyManifestPut:
+    """Which rows of signing keys hold from now on; it comes after the edits of the keys."""
+
+    manifest: KeyManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,7 @@ class UnknownEdit:
 Edit: TypeAlias = (
     KeyPut
     | KeyForgotten
+    | KeyManifestPut
     | ClientPut
     | ClientDeleted
     | BindingPut

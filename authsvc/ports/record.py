@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 from authsvc.core.audit import AuditDraft, AuditEvent, ChainPoint, SealedIdentifier
 from authsvc.core.bindings import Binding
 from authsvc.core.clients import Client
+from authsvc.core.key_manifest import KeyManifest
 from authsvc.core.keys import KeyRecord
 from authsvc.core.values import Revision
 
@@ -101,6 +102,18 @@ class PolicyRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRows:
+    """All signing keys as the record holds them, unauthenticated; `version` is the revision that last changed one.
+
+    `manifest` is the one of that change, None where there is none.
+    """
+
+    keys: tuple[KeyRecord, ...] = ()
+    manifest: KeyManifest | None = None
+    version: Order = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class RecordState:
     """Everything that a snapshot is built from, as of one moment. Bindings are those in effect.
 
@@ -108,8 +121,7 @@ class RecordState:
     """
 
     head: Head
-    keys: tuple[KeyRecord, ...]
-    keys_version: Order
+    keys: KeyRows
     clients: tuple[Client, ...]
     policy: PolicyRecord
     bindings: tuple[Binding, ...]
@@ -120,11 +132,12 @@ class RecordState:
 class KeyChange:
     """What a key transition changes; `detail` is added to the audit event (kids, no identifiers).
 
-    `revocations` hold from the same revision on.
+    `manifest` names all keys that are there afterwards. `revocations` hold from the same revision on.
     """
 
     changed: tuple[KeyRecord, ...]
     forgotten: tuple[str, ...] = ()
+    manifest: KeyManifest | None = None
     detail: dict[str, str] = field(default_factory=dict)
     revocations: tuple[Revocation, ...] = ()
 
@@ -143,8 +156,7 @@ class KeyWrite:
 
     revision: Revision
     changed: bool
-    keys: tuple[KeyRecord, ...]
-    keys_version: Order
+    rows: KeyRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,17 +249,17 @@ class Record(Protocol):
 
     def change_keys(
         self,
-        change: Callable[[tuple[KeyRecord, ...]], KeyChange],
+        change: Callable[[KeyRows, Order], KeyChange],
         audit: AuditDraft,
         *,
         expected: Order | None,
     ) -> KeyWrite:
         """Compare-and-set on all keys at once (STANDARDS K4).
 
-        `expected` is the `keys_version` that the caller decided on: where the record's differs, nothing happens,
+        `expected` is the `KeyRows.version` that the caller decided on: where the record's differs, nothing happens,
         no audit event either, and the answer holds the winner's keys with `changed` False. None: whatever is there.
-        `change` gets all keys as the rows hold them, so it must check their MACs before it trusts one (K12). An
-        empty KeyChange changes nothing and leaves no event.
+        `change` gets the rows as they are, so it must check which are authentic before it trusts one (K12), and the
+        revision that it would make, for its manifest. An empty KeyChange changes nothing and leaves no event.
         """
 
     # Clients.

@@ -7,9 +7,7 @@ from the record, which a property test proves.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from authsvc.core.keys import LEGAL_CHANGES
 from authsvc.core.values import Revision
 from authsvc.ports.change_log import (
     BindingPut,
@@ -19,29 +17,29 @@ from authsvc.ports.change_log import (
     ClientPut,
     Edit,
     KeyForgotten,
+    KeyManifestPut,
     KeyPut,
     PolicyPut,
     RevocationPut,
     UnknownEdit,
 )
-from authsvc.state.snapshot import KeyVerifier, Snapshot, compiled
-
-if TYPE_CHECKING:
-    from authsvc.core.keys import KeyRecord
+from authsvc.ports.record import KeyRows
+from authsvc.state.snapshot import KeyVerifier, Snapshot, compiled, sorted_out
 
 
 class UnknownChangeError(Exception):
     """A change that this release does not understand: going on without it would make every answer a guess."""
 
 
-def apply(snapshot: Snapshot, change: Change, verify_key: KeyVerifier) -> Snapshot:
+def apply(snapshot: Snapshot, change: Change, verify_keys: KeyVerifier) -> Snapshot:
     """The snapshot after one change row. Raises `UnknownChangeError`."""
     for edit in change.edits:
-        snapshot = _apply(snapshot, edit, change, verify_key)
+        snapshot = _apply(snapshot, edit)
+    snapshot = _with_keys(snapshot, change, verify_keys)
     return replace(snapshot, revision=Revision(snapshot.revision.record, *change.order), digest=change.digest)
 
 
-def _apply(snapshot: Snapshot, edit: Edit, change: Change, verify_key: KeyVerifier) -> Snapshot:
+def _apply(snapshot: Snapshot, edit: Edit) -> Snapshot:
     match edit:
         case BindingPut(binding):
             return replace(snapshot, bindings=snapshot.bindings.add(binding))
@@ -55,26 +53,32 @@ def _apply(snapshot: Snapshot, edit: Edit, change: Change, verify_key: KeyVerifi
             return replace(snapshot, clients=snapshot.clients.delete(client_id))
         case PolicyPut(policy):
             return replace(snapshot, policy_record=policy, policy=compiled(policy))
-        case KeyPut(key):
-            authentic = verify_key(key) and _may_follow(snapshot.keys.get(key.kid), key)
-            return replace(_with(_without(snapshot, key.kid), key, authentic=authentic), keys_version=change.order)
-        case KeyForgotten(kid):
-            return replace(_without(snapshot, kid), keys_version=change.order)
+        case KeyPut() | KeyForgotten() | KeyManifestPut():
+            # Which keys hold is judged once for the whole change, see `_with_keys`.
+            return snapshot
         case UnknownEdit(kind):
             raise UnknownChangeError(kind)
 
 
-def _may_follow(before: KeyRecord | None, after: KeyRecord) -> bool:
-    """Whether a key may have come from one state to the other: an old row that was put back may not."""
-    return before is None or before.state is after.state or after.state in LEGAL_CHANGES[before.state]
-
-
-def _without(snapshot: Snapshot, kid: str) -> Snapshot:
-    keys = snapshot.keys.delete(kid) if kid in snapshot.keys else snapshot.keys
-    return replace(snapshot, keys=keys, broken_kids=snapshot.broken_kids - {kid})
-
-
-def _with(snapshot: Snapshot, key: KeyRecord, *, authentic: bool) -> Snapshot:
-    if authentic:
-        return replace(snapshot, keys=snapshot.keys.set(key.kid, key))
-    return replace(snapshot, broken_kids=snapshot.broken_kids | {key.kid})
+def _with_keys(snapshot: Snapshot, change: Change, verify_keys: KeyVerifier) -> Snapshot:
+    rows = dict(snapshot.keys)
+    broken = snapshot.broken_kids
+    manifest = None
+    version = snapshot.keys_version
+    for edit in change.edits:
+        match edit:
+            case KeyPut(key):
+                rows[key.kid] = key
+                version = change.order
+            case KeyForgotten(kid):
+                rows.pop(kid, None)
+                broken -= {kid}
+                version = change.order
+            case KeyManifestPut(put):
+                manifest = put
+            case _:
+                continue
+    if manifest is None and version == snapshot.keys_version:
+        return snapshot
+    keys, broken = sorted_out(KeyRows(tuple(rows.values()), manifest, version), verify_keys, broken)
+    return replace(snapshot, keys=keys, broken_kids=broken, keys_version=version)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeAlias
 from immutables import Map
 
 from authsvc.core.bindings import BindingIndex
-from authsvc.core.keys import KeyState
 from authsvc.core.policy import CompiledPolicy, compile_policy
 from authsvc.core.policy_document import parse
 from authsvc.state.revocations import Revocations
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
     from authsvc.core.clients import Client
     from authsvc.core.keys import KeyRecord
     from authsvc.core.values import Revision
-    from authsvc.ports.record import Order, PolicyRecord, RecordState
+    from authsvc.ports.record import KeyRows, Order, PolicyRecord, RecordState
 
-KeyVerifier: TypeAlias = Callable[["KeyRecord"], bool]
-"""Whether a key's row is authentic (STANDARDS K12)."""
+KeyVerifier: TypeAlias = Callable[["KeyRows"], "tuple[KeyRecord, ...]"]
+"""Which of the rows are authentic (STANDARDS K12)."""
 
 NO_POLICY = "version: 1\n"
 """What is in force where no policy was applied: the built-in roles alone."""
@@ -37,8 +36,9 @@ NO_POLICY = "version: 1\n"
 class Snapshot:
     """The state at `revision`; `digest` is that of the change row that led here.
 
-    `keys` are those whose rows are authentic, by kid; `broken_kids` the others, which are never published and
-    never sign. `keys_version` is what `Record.change_keys` compares. `policy_record` is the text behind `policy`.
+    `keys` are those whose rows are authentic, by kid; `broken_kids` the others, and those that are missing, which are
+    never published and never sign. `keys_version` is what `Record.change_keys` compares. `policy_record` is the text
+    behind `policy`.
     """
 
     revision: Revision
@@ -65,15 +65,15 @@ class Snapshot:
         return self.revocations.refuse(token)
 
 
-def build(state: RecordState, verify_key: KeyVerifier) -> Snapshot:
+def build(state: RecordState, verify_keys: KeyVerifier) -> Snapshot:
     """The snapshot of a record's state. Raises `InvalidRequest` where its policy does not compile here."""
-    authentic = _without_rolled_back({key.kid: key for key in state.keys if verify_key(key)})
+    keys, broken_kids = sorted_out(state.keys, verify_keys)
     return Snapshot(
         revision=state.head.revision,
         digest=state.head.digest,
-        keys=Map(authentic),
-        keys_version=state.keys_version,
-        broken_kids=frozenset(key.kid for key in state.keys if key.kid not in authentic),
+        keys=keys,
+        keys_version=state.keys.version,
+        broken_kids=broken_kids,
         clients=Map({client.client_id: client for client in state.clients}),
         policy_record=state.policy,
         policy=compiled(state.policy),
@@ -82,17 +82,14 @@ def build(state: RecordState, verify_key: KeyVerifier) -> Snapshot:
     )
 
 
-def _without_rolled_back(keys: dict[str, KeyRecord]) -> dict[str, KeyRecord]:
-    """There is one ACTIVE key; a second one is an older row, put back to undo a revocation or a rotation.
-
-    Its MAC is right, and it is as broken as a forged one (STANDARDS K12).
-    """
-    active = sorted(
-        (key for key in keys.values() if key.state is KeyState.ACTIVE), key=lambda key: key.activate_time or 0
-    )
-    for key in active[:-1]:
-        del keys[key.kid]
-    return keys
+def sorted_out(
+    rows: KeyRows, verify_keys: KeyVerifier, broken: frozenset[str] = frozenset()
+) -> tuple[Map[str, KeyRecord], frozenset[str]]:
+    """The authentic keys by kid, and the kids of all others; `broken` are others whose rows nobody kept."""
+    authentic = Map({key.kid: key for key in verify_keys(rows)})
+    named = () if rows.manifest is None else rows.manifest.macs
+    kids = broken.union((key.kid for key in rows.keys), named)
+    return authentic, frozenset(kid for kid in kids if kid not in authentic)
 
 
 def compiled(policy: PolicyRecord) -> CompiledPolicy:

@@ -44,14 +44,14 @@ class Tail:
     def __init__(
         self,
         record: Record,
-        verify_key: KeyVerifier,
+        verify_keys: KeyVerifier,
         clock: Clock,
         *,
         most_waiters_a_caller: int = 16,
         max_age: float = MAX_AGE_SECONDS,
     ) -> None:
         self._record = record
-        self._verify_key = verify_key
+        self._verify_keys = verify_keys
         self._clock = clock
         self._max_age = max_age
         self._waiters = Waiters(most_waiters_a_caller)
@@ -203,7 +203,7 @@ class Tail:
             for row in rows[1:]:
                 if row.previous != snapshot.digest:
                     return self._rebuilt(snapshot)
-                snapshot = changes.apply(snapshot, row, self._verify_key)
+                snapshot = changes.apply(snapshot, row, self._verify_keys)
                 self._edits += len(row.edits)
             if len(rows) < _PAGE:
                 break
@@ -215,7 +215,7 @@ class Tail:
         return self._built()
 
     def _built(self) -> Snapshot:
-        snapshot = build(self._record.load(), self._verify_key)
+        snapshot = build(self._record.load(), self._verify_keys)
         self._tell_broken(snapshot.broken_kids)
         _freeze()
         return snapshot
@@ -237,7 +237,9 @@ class Tail:
     @staticmethod
     def _tell_broken(kids: frozenset[str]) -> None:
         for kid in sorted(kids):
-            _log.critical("the row of signing key %s was altered outside this service: it is not published", kid)
+            _log.critical(
+                "the row of signing key %s was altered or removed outside this service: it is not published", kid
+            )
 
 
 def _left(deadline: float | None) -> float | None:

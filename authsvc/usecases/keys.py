@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from authsvc.core import key_manifest
 from authsvc.core import keys as key_rules
 from authsvc.core.envelopes import PRIVATE_KEY, seal
 from authsvc.core.errors import InvalidRequest, NotFound, Reason
 from authsvc.core.jose import Algorithm, PrivateKey
 from authsvc.core.keys import SERVICE_ACTOR, KeyRecord, KeySchedule, KeyState
-from authsvc.ports.record import KeyChange, KeyWrite, Order, Revocation, RevocationKind
+from authsvc.ports.record import KeyChange, KeyRows, KeyWrite, Order, Revocation, RevocationKind
 from authsvc.usecases.writes import Act, Writer
 
 if TYPE_CHECKING:
@@ -78,18 +79,26 @@ class KeyFactory:
             actor=actor,
         )
 
-    def authentic(self, keys: tuple[KeyRecord, ...]) -> tuple[KeyRecord, ...]:
-        """Those whose MAC is right: a row forged in the database must not be moved on, which would give it one."""
-        return tuple(key for key in keys if key_rules.is_authentic(self._mac_key, key))
+    def authentic(self, rows: KeyRows) -> tuple[KeyRecord, ...]:
+        """Those that are as we left them: a row forged in the database must not be moved on, or it would get a MAC."""
+        return key_manifest.authentic(self._mac_key, rows.keys, rows.manifest, rows.version)
 
-    def sign(self, change: key_rules.KeyTransition) -> KeyChange:
-        """Put the MAC on every record that a transition changed (STANDARDS K12); the event names each by its state."""
+    def sign(self, change: key_rules.KeyTransition, order: Order) -> KeyChange:
+        """Put the MAC on every record that a transition changed, and make the manifest as of `order` (STANDARDS K12).
+
+        The event names each by its state.
+        """
+        if not change.changed and not change.forgotten:
+            return KeyChange(())
         kids: dict[str, list[str]] = {}
         for record in change.changed:
             kids.setdefault(record.state.value, []).append(record.kid)
+        signed = {record.kid: key_rules.with_mac(self._mac_key, record) for record in change.changed}
+        after = (signed.get(record.kid, record) for record in change.after)
         return KeyChange(
-            changed=tuple(key_rules.with_mac(self._mac_key, record) for record in change.changed),
+            changed=tuple(signed.values()),
             forgotten=change.forgotten,
+            manifest=key_manifest.make_manifest(self._mac_key, after, order),
             detail={state: " ".join(found) for state, found in kids.items()},
         )
 
@@ -108,10 +117,9 @@ class Keys:
         first = self._factory.make(self._algorithm, now=now, actor=SERVICE_ACTOR, lead=False)
         standby = self._factory.make(self._algorithm, now=now, actor=SERVICE_ACTOR)
 
-        def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
-            return self._factory.sign(
-                key_rules.ensure(self._factory.authentic(keys), first, standby, now=now, actor=SERVICE_ACTOR)
-            )
+        def change(rows: KeyRows, order: Order) -> KeyChange:
+            keys = self._factory.authentic(rows)
+            return self._factory.sign(key_rules.ensure(keys, first, standby, now=now, actor=SERVICE_ACTOR), order)
 
         act = Act("authsvc.keys:ensure", SERVICE_ACTOR, now)
         return self._writer.write_now(partial(self._writer.record.change_keys, change, expected=None), act)
@@ -133,15 +141,12 @@ class Keys:
         """
         standby = await self._make(algorithm or self._algorithm, now=now, actor=actor)
 
-        def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
-            transition = key_rules.rotate(
-                keys, standby, now=now, schedule=self._factory.schedule, force=force, actor=actor
-            )
-            return self._factory.sign(transition)
+        def transition(keys: tuple[KeyRecord, ...]) -> key_rules.KeyTransition:
+            return key_rules.rotate(keys, standby, now=now, schedule=self._factory.schedule, force=force, actor=actor)
 
         act = Act("authsvc.keys:rotate", actor, now, detail={"force": str(force).lower()})
-        write = await self._change(change, act, snapshot.keys_version, deadline)
-        return _rotated(write)
+        revision, keys = await self._change(transition, act, snapshot.keys_version, deadline)
+        return _rotated(revision, keys)
 
     async def revoke(
         self,
@@ -178,13 +183,9 @@ class Keys:
         detail = {"kid": kid or "all", "all_tokens": str(all_tokens).lower()}
         act = Act("authsvc.keys:revoke", actor, now, detail=detail, private={"reason": reason})
         before = snapshot.keys
-
-        def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
-            revocations = (self._everything(now),) if all_tokens else ()
-            return replace(self._factory.sign(transition(keys)), revocations=revocations)
-
-        write = await self._change(change, act, None, deadline)
-        return self._revoked(before, write.keys, write.revision, now)
+        revocations = (self._everything(now),) if all_tokens else ()
+        revision, keys = await self._change(transition, act, None, deadline, revocations)
+        return self._revoked(before, keys, revision, now)
 
     async def upkeep(self, snapshot: Snapshot, *, now: int, deadline: float) -> bool:
         """Rotate when the active key is due, retire and forget what has had its time; True if it changed."""
@@ -196,11 +197,8 @@ class Keys:
         if not key_rules.retire_due(current, now).changed:
             return False
 
-        def change(keys: tuple[KeyRecord, ...]) -> KeyChange:
-            return self._factory.sign(key_rules.retire_due(keys, now))
-
         act = Act("authsvc.keys:retire", SERVICE_ACTOR, now)
-        await self._change(change, act, snapshot.keys_version, deadline)
+        await self._change(partial(key_rules.retire_due, now=now), act, snapshot.keys_version, deadline)
         return True
 
     async def _make(self, algorithm: Algorithm, *, now: int, actor: str, lead: bool = True) -> KeyRecord:
@@ -209,17 +207,21 @@ class Keys:
 
     async def _change(
         self,
-        change: Callable[[tuple[KeyRecord, ...]], KeyChange],
+        transition: Callable[[tuple[KeyRecord, ...]], key_rules.KeyTransition],
         act: Act,
         expected: Order | None,
         deadline: float,
-    ) -> KeyWrite:
-        def of_authentic(keys: tuple[KeyRecord, ...]) -> KeyChange:
-            return change(self._factory.authentic(keys))
+        revocations: tuple[Revocation, ...] = (),
+    ) -> tuple[Revision, tuple[KeyRecord, ...]]:
+        """The first revision that holds it, and all keys then."""
 
-        verb = partial(self._writer.record.change_keys, of_authentic, expected=expected)
+        def change(rows: KeyRows, order: Order) -> KeyChange:
+            signed = self._factory.sign(transition(self._factory.authentic(rows)), order)
+            return replace(signed, revocations=revocations)
+
+        verb = partial(self._writer.record.change_keys, change, expected=expected)
         write = await self._writer.write(verb, act, deadline)
-        return replace(write, keys=self._factory.authentic(write.keys))
+        return write.revision, self._factory.authentic(write.rows)
 
     def _everything(self, now: int) -> Revocation:
         schedule = self._factory.schedule
@@ -242,9 +244,9 @@ class Keys:
         return Revoked(gone, active, now, now + self._factory.schedule.jwks_max_age, revision)
 
 
-def _rotated(write: KeyWrite) -> Rotated:
+def _rotated(revision: Revision, keys: tuple[KeyRecord, ...]) -> Rotated:
     def newest(state: KeyState, stamp: Callable[[KeyRecord], int]) -> KeyRecord | None:
-        found = [key for key in write.keys if key.state is state]
+        found = [key for key in keys if key.state is state]
         return max(found, key=stamp, default=None)
 
     active = newest(KeyState.ACTIVE, lambda key: key.activate_time or 0)
@@ -254,5 +256,5 @@ def _rotated(write: KeyWrite) -> Rotated:
         active,
         newest(KeyState.PENDING, lambda key: key.create_time),
         newest(KeyState.RETIRING, lambda key: key.retire_time or 0),
-        write.revision,
+        revision,
     )

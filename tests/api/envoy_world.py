@@ -26,7 +26,7 @@ from authsvc.core.jose import Algorithm, PrivateKey
 from authsvc.core.rates import Rate
 from authsvc.core.values import Revision
 from authsvc.ports.counters import Counters
-from authsvc.ports.record import Head, PolicyRecord, RecordState, Revocation, RevocationKind, RevocationMark
+from authsvc.ports.record import Head, KeyRows, PolicyRecord, RecordState, Revocation, RevocationKind, RevocationMark
 from authsvc.state.snapshot import Snapshot, build
 from authsvc.storage.counters_memory import MemoryCounters
 from authsvc.usecases.envoy import Gate
@@ -194,14 +194,13 @@ class World:
         active = keys.with_mac(_MAC_KEY, replace(pending, state=keys.KeyState.ACTIVE, activate_time=now))
         state = RecordState(
             head=Head(Revision("0123abcd", 1, 7), b"", ChainPoint()),
-            keys=(active,),
-            keys_version=(1, 1),
+            keys=KeyRows((active,), version=(1, 1)),
             clients=(Client("web"),),
             policy=PolicyRecord(policy, "p1", now),
             bindings=(),
             revocations=(),
         )
-        snapshot = build(state, lambda key: keys.is_authentic(_MAC_KEY, key))
+        snapshot = build(state, lambda rows: rows.keys)
         bindings = BindingIndex.from_bindings(
             [*snapshot.policy.bindings, *(make_binding(subject, role) for subject, role in grants)]
         )

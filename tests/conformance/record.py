@@ -19,9 +19,19 @@ from authsvc.core.audit import GENESIS, RECORD_CHAIN, ChainPoint, check_chain
 from authsvc.core.bindings import Binding, BindingSource
 from authsvc.core.errors import Conflict, InvalidRequest, NotFound, Reason
 from authsvc.core.keys import KeyRecord, KeyState
-from authsvc.ports.change_log import BindingPut, BindingRemoved, Change, ClientDeleted, KeyPut, RevocationPut
+from authsvc.ports.change_log import (
+    BindingPut,
+    BindingRemoved,
+    Change,
+    ClientDeleted,
+    KeyManifestPut,
+    KeyPut,
+    RevocationPut,
+)
 from authsvc.ports.record import (
     KeyChange,
+    KeyRows,
+    Order,
     Record,
     Revocation,
     RevocationKind,
@@ -190,42 +200,44 @@ class RecordSuite:
 
     def test_a_key_is_kept_to_the_byte(self, record: Record) -> None:
         made = key("k1")
-        record.change_keys(lambda _: keys_change(made), draft(), expected=None)
-        assert record.load().keys == (made,)
-        assert all_changes(record)[-1].edits == (KeyPut(made),)
+        record.change_keys(keys_change(made), draft(), expected=None)
+        rows = record.load().keys
+        assert rows.keys == (made,)
+        assert rows.manifest is not None
+        assert all_changes(record)[-1].edits == (KeyPut(made), KeyManifestPut(rows.manifest))
 
     @pytest.mark.standard("K4")
     def test_of_three_rotations_at_once_one_wins_and_the_others_see_its_keys(self, bench: Bench) -> None:
         first = bench.open()
         active, standby = key("k1", state=KeyState.ACTIVE), key("k2")
-        start = first.change_keys(lambda _: keys_change(active, standby), draft(), expected=None)
+        start = first.change_keys(keys_change(active, standby), draft(), expected=None)
         instances = [bench.open() for _ in range(3)]
 
         def rotate(index: int) -> tuple[bool, tuple[KeyRecord, ...]]:
-            def change(found: tuple[KeyRecord, ...]) -> KeyChange:
+            def change(found: KeyRows, order: Order) -> KeyChange:
                 moved = key_rules.rotate(
-                    found, key(f"new-{index}"), now=NOW, schedule=SCHEDULE, force=True, actor=ADMIN
+                    found.keys, key(f"new-{index}"), now=NOW, schedule=SCHEDULE, force=True, actor=ADMIN
                 )
-                return keys_change(*moved.changed, forgotten=moved.forgotten)
+                return keys_change(*moved.changed, forgotten=moved.forgotten)(found, order)
 
-            written = instances[index].change_keys(change, draft(), expected=start.keys_version)
-            return written.changed, written.keys
+            written = instances[index].change_keys(change, draft(), expected=start.rows.version)
+            return written.changed, written.rows.keys
 
         outcomes = [done for done in together(3, rotate) if not isinstance(done, Exception)]
         assert sorted(changed for changed, _ in outcomes) == [False, False, True]
         assert len({repr(keys) for _, keys in outcomes}) == 1
-        states = sorted((k.state, k.kid[:3]) for k in first.load().keys)
+        states = sorted((k.state, k.kid[:3]) for k in first.load().keys.keys)
         assert states == [(KeyState.ACTIVE, "k2"), (KeyState.PENDING, "new"), (KeyState.RETIRING, "k1")]
         assert first.head().audit.sequence == 2
 
     def test_a_key_change_that_changes_nothing_leaves_no_event(self, record: Record) -> None:
         before = record.head()
-        written = record.change_keys(lambda _: KeyChange(()), draft(), expected=None)
-        assert (written.changed, written.keys_version) == (False, (0, 0))
+        written = record.change_keys(lambda _rows, _order: KeyChange(()), draft(), expected=None)
+        assert (written.changed, written.rows.version) == (False, (0, 0))
         assert record.head() == before
 
     def test_a_key_change_that_raises_leaves_nothing(self, record: Record) -> None:
-        def change(found: tuple[KeyRecord, ...]) -> KeyChange:
+        def change(_rows: KeyRows, _order: Order) -> KeyChange:
             raise Conflict("not now", Reason.KEY_LEAD_NOT_PASSED)
 
         before = record.head()
@@ -235,12 +247,12 @@ class RecordSuite:
 
     def test_the_version_of_the_keys_is_the_revision_that_changed_them(self, record: Record) -> None:
         record.grant(granted(), draft())
-        written = record.change_keys(lambda _: keys_change(key("k1"), key("k2")), draft(), expected=(0, 0))
+        written = record.change_keys(keys_change(key("k1"), key("k2")), draft(), expected=(0, 0))
         record.grant(granted("user:bob"), draft())
-        assert record.load().keys_version == written.keys_version == written.revision.order
-        forgot = record.change_keys(lambda _: keys_change(forgotten=("k2",)), draft(), expected=written.keys_version)
-        assert forgot.keys_version == record.load().keys_version == forgot.revision.order
-        assert [k.kid for k in forgot.keys] == ["k1"]
+        assert record.load().keys.version == written.rows.version == written.revision.order
+        forgot = record.change_keys(keys_change(forgotten=("k2",)), draft(), expected=written.rows.version)
+        assert forgot.rows.version == record.load().keys.version == forgot.revision.order
+        assert [k.kid for k in forgot.rows.keys] == ["k1"]
 
     # Clients.
 

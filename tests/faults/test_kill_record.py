@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from authsvc.core.keys import KeyRecord
-from authsvc.ports.record import RevocationKind, revocation_digest
+from authsvc.ports.record import KeyRows, RevocationKind, revocation_digest
 from authsvc.state.snapshot import build
 from authsvc.storage.sql.opening import open_record
 from tests.conformance.record import is_whole
@@ -48,8 +48,8 @@ def acknowledged(path: Path, prefix: str, chance: random.Random) -> list[str]:
 def check(path: Path, said: list[str]) -> None:
     """The record opens quickly, is whole, and holds all that was acknowledged."""
 
-    def trusted(key: KeyRecord) -> bool:
-        return bool(key.kid)
+    def trusted(rows: KeyRows) -> tuple[KeyRecord, ...]:
+        return rows.keys
 
     start = time.monotonic()
     record = open_record(opening(str(path)))

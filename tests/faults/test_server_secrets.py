@@ -117,7 +117,7 @@ def private_keys(directory: Path) -> list[bytes]:
     with closing(open_record(Opening(f"sqlite:///{directory / DATABASE_FILE}", kek, issuer=""))) as record:
         return [
             open_envelope(kek, key.envelope, PRIVATE_KEY, key.kid, key.algorithm)
-            for key in record.load().keys
+            for key in record.load().keys.keys
             if key.envelope is not None and key.state in {KeyState.ACTIVE, KeyState.PENDING}
         ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,14 @@ from hypothesis import strategies as st
 
 from authsvc.core.bindings import Binding, make_binding
 from authsvc.core.errors import AuthsvcError
-from authsvc.core.keys import KeyState, is_authentic
+from authsvc.core.keys import KeyState
 from authsvc.ports.change_log import Change, UnknownEdit
-from authsvc.ports.record import KeyChange, Record, Revocation, RevocationKind
+from authsvc.ports.record import Record, Revocation, RevocationKind
 from authsvc.state.changes import UnknownChangeError, apply
 from authsvc.state.snapshot import Snapshot, build
 from authsvc.storage.sql.record import SqlRecord
 from tests.state.conftest import open_at
 from tests.support.record_values import (
-    MAC_KEY,
     NOW,
     POLICY,
     client,
@@ -31,9 +29,10 @@ from tests.support.record_values import (
     granted,
     key,
     keys_change,
+    keys_put,
+    verify_keys,
 )
 
-verify_key = partial(is_authentic, MAC_KEY)
 Verb = Callable[[Record], object]
 
 _names = st.sampled_from(["ann", "bob", "cy"])
@@ -55,15 +54,13 @@ _files = st.lists(_bindings, max_size=6, unique_by=lambda binding: binding.bindi
 
 def _put_key(kid: str, state: KeyState, mac: bytes | None) -> Verb:
     made = key(kid, state=state)
-    change = keys_change(made) if mac is None else KeyChange((replace(made, mac=mac),))
-    return lambda record: record.change_keys(lambda _: change, draft(), expected=None)
+    change = keys_put(made if mac is None else replace(made, mac=mac))
+    return lambda record: record.change_keys(change, draft(), expected=None)
 
 
 _verbs: st.SearchStrategy[Verb] = st.one_of(
     st.builds(_put_key, _kids, st.sampled_from(list(KeyState)), st.sampled_from([None, b"forged"])),
-    st.builds(
-        lambda kid: lambda r: r.change_keys(lambda _: keys_change(forgotten=(kid,)), draft(), expected=None), _kids
-    ),
+    st.builds(lambda kid: lambda r: r.change_keys(keys_change(forgotten=(kid,)), draft(), expected=None), _kids),
     st.builds(
         lambda name, bindings: lambda r: r.create_client(client(name), bindings, draft()),
         _clients,
@@ -114,7 +111,7 @@ def content(snapshot: Snapshot) -> tuple[object, ...]:
 def followed(snapshot: Snapshot, record: SqlRecord) -> Snapshot:
     """The snapshot after everything in the log behind it."""
     for change in record.changes_from(snapshot.revision.number + 1, 10_000):
-        snapshot = apply(snapshot, change, verify_key)
+        snapshot = apply(snapshot, change, verify_keys)
     return snapshot
 
 
@@ -123,26 +120,26 @@ def followed(snapshot: Snapshot, record: SqlRecord) -> Snapshot:
 def test_the_log_applied_to_an_old_snapshot_equals_a_fresh_build(verbs: list[Verb], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         record = open_at(Path(folder) / "record.db")
-        early = build(record.load(), verify_key)
+        early = build(record.load(), verify_keys)
         taken = data.draw(st.integers(0, len(verbs) - 1))
         middle = early
         for index, verb in enumerate(verbs):
             if index == taken:
-                middle = build(record.load(), verify_key)
+                middle = build(record.load(), verify_keys)
             try:
                 verb(record)
             except AuthsvcError:
                 # Refused (an id used before, an unknown binding): nothing was written, which the end compares.
                 continue
-        fresh = content(build(record.load(), verify_key))
+        fresh = content(build(record.load(), verify_keys))
         assert content(followed(early, record)) == fresh
         assert content(followed(middle, record)) == fresh
         record.close()
 
 
 def test_a_change_leaves_what_it_does_not_touch_the_same_object(record: SqlRecord) -> None:
-    record.change_keys(lambda _: keys_change(key("k1")), draft(), expected=None)
-    before = build(record.load(), verify_key)
+    record.change_keys(keys_change(key("k1")), draft(), expected=None)
+    before = build(record.load(), verify_keys)
     record.grant(granted(), draft())
     after = followed(before, record)
     assert after.keys is before.keys
@@ -151,7 +148,7 @@ def test_a_change_leaves_what_it_does_not_touch_the_same_object(record: SqlRecor
 
 
 def test_an_old_snapshot_is_not_touched_by_the_next(record: SqlRecord) -> None:
-    before = build(record.load(), verify_key)
+    before = build(record.load(), verify_keys)
     told = content(before)
     record.grant(granted(), draft())
     record.create_client(client(), [], draft())
@@ -160,14 +157,14 @@ def test_an_old_snapshot_is_not_touched_by_the_next(record: SqlRecord) -> None:
 
 
 def test_an_unknown_edit_is_refused(record: SqlRecord) -> None:
-    snapshot = build(record.load(), verify_key)
+    snapshot = build(record.load(), verify_keys)
     with pytest.raises(UnknownChangeError):
-        apply(snapshot, Change(1, 1, snapshot.digest, b"d", (UnknownEdit("hologram"),)), verify_key)
+        apply(snapshot, Change(1, 1, snapshot.digest, b"d", (UnknownEdit("hologram"),)), verify_keys)
 
 
 def test_bulk_work_is_one_revision(record: SqlRecord) -> None:
     bindings: list[Binding] = [file_binding(f"user:{n}") for n in range(500)]
-    before = build(record.load(), verify_key)
+    before = build(record.load(), verify_keys)
     written = record.apply_policy(POLICY, bindings, draft(), expected_revision=None)
     assert written.revision.number == 1
     assert len(followed(before, record).bindings) == 500
@@ -176,8 +173,8 @@ def test_bulk_work_is_one_revision(record: SqlRecord) -> None:
 @pytest.mark.standard("K12")
 def test_a_key_row_that_was_altered_is_never_in_the_key_set(record: SqlRecord) -> None:
     good, forged = key("good"), replace(key("forged"), state=KeyState.ACTIVE)
-    before = build(record.load(), verify_key)
-    record.change_keys(lambda _: KeyChange((good, forged)), draft(), expected=None)
-    for snapshot in (build(record.load(), verify_key), followed(before, record)):
+    before = build(record.load(), verify_keys)
+    record.change_keys(keys_put(good, forged), draft(), expected=None)
+    for snapshot in (build(record.load(), verify_keys), followed(before, record)):
         assert list(snapshot.keys) == ["good"]
         assert snapshot.broken_kids == {"forged"}

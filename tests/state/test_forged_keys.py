@@ -12,25 +12,23 @@ import pytest
 
 from authsvc.clock import FakeClock
 from authsvc.core.jose import Algorithm
-from authsvc.core.keys import is_authentic
-from authsvc.ports.record import KeyChange
 from authsvc.state.tail import Tail
 from authsvc.storage.sql.record import SqlRecord
 from authsvc.usecases.keys import KeyFactory, Keys
 from authsvc.usecases.writes import Writer
 from tests.state.conftest import ISSUER, KEK
-from tests.support.record_values import ADMIN, MAC_KEY, NOW, SCHEDULE, draft, key
+from tests.support.record_values import ADMIN, MAC_KEY, NOW, SCHEDULE, draft, key, keys_put
 
 
 @pytest.mark.standard("K12")
 def test_a_forged_standby_is_never_activated(record: SqlRecord) -> None:
-    tail = Tail(record, partial(is_authentic, MAC_KEY), FakeClock(NOW))
     factory = KeyFactory(KEK, MAC_KEY, SCHEDULE, partial(os.urandom, 12))
+    tail = Tail(record, factory.authentic, FakeClock(NOW))
     keys = Keys(Writer(record, lambda: tail, lambda _: None), factory, Algorithm.ES256, ISSUER)
     keys.ensure(now=NOW)
     # Older than the true standby, so that a rotation would choose it.
     forged = replace(key("forged", now=NOW - 9_999), mac=b"m" * 32)
-    record.change_keys(lambda _: KeyChange((forged,)), draft(), expected=None)
+    record.change_keys(keys_put(forged), draft(), expected=None)
     tail.start()
     tail.hint()
     tail.reach(record.head().revision, time.monotonic() + 10)

@@ -17,17 +17,14 @@ import pytest
 
 from authsvc.clock import FakeClock
 from authsvc.core.errors import AuthsvcError, Conflict, DeadlineExceeded, Exhausted, Reason, Unavailable
-from authsvc.core.keys import is_authentic
 from authsvc.core.values import Revision
 from authsvc.ports.record import Head, Revocation, RevocationKind
 from authsvc.state.tail import Tail
 from authsvc.storage.sql.dialects import make_engine
 from authsvc.storage.sql.record import SqlRecord
 from tests.state.conftest import ISSUER, KEK, open_at
-from tests.support.record_values import MAC_KEY, NOW, POLICY, draft, file_binding, granted, key, keys_change
+from tests.support.record_values import NOW, POLICY, draft, file_binding, granted, key, keys_change, verify_keys
 from tests.support.waiting import wait_for
-
-verify_key = partial(is_authentic, MAC_KEY)
 
 
 class WatchedRecord(SqlRecord):
@@ -62,7 +59,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def tail(record: WatchedRecord, clock: FakeClock) -> Tail:
     """A tail that advances when told to."""
-    return Tail(record, verify_key, clock, most_waiters_a_caller=3)
+    return Tail(record, verify_keys, clock, most_waiters_a_caller=3)
 
 
 @pytest.fixture
@@ -188,12 +185,12 @@ def test_an_altered_key_row_is_not_published_and_is_loud(
     record: WatchedRecord, tail: Tail, clock: FakeClock, record_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = replace(key("k1"))
-    record.change_keys(lambda _: keys_change(made), draft(), expected=None)
+    record.change_keys(keys_change(made), draft(), expected=None)
     tail.advance()
     assert "k1" in tail.current.keys
     with closing(sqlite3.connect(record_path)) as connection, connection:
         connection.execute("UPDATE signing_key SET body = replace(body, '\"pending\"', '\"active\"')")
-    again = Tail(record, verify_key, clock)
+    again = Tail(record, verify_keys, clock)
     assert "k1" not in again.current.keys
     assert again.current.broken_kids == {"k1"}
     assert [r.levelname for r in caplog.records if "k1" in r.getMessage()] == ["CRITICAL"]
@@ -368,7 +365,7 @@ def test_a_writer_is_answered_when_its_own_snapshot_holds_the_write(running: Tai
 @pytest.mark.standard("U6")
 def test_a_replica_that_cannot_reach_the_record_answers_until_a_stated_age_and_then_refuses(record: SqlRecord) -> None:
     clock = FakeClock(NOW)
-    tail = Tail(record, partial(is_authentic, MAC_KEY), clock, max_age=30)
+    tail = Tail(record, verify_keys, clock, max_age=30)
     clock.advance(30)
     assert tail.current is tail.held
     assert tail.fault == ""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from authsvc.core.audit import AuditDraft
 from authsvc.core.bindings import Binding, BindingSource, make_binding
 from authsvc.core.clients import Client, ClientSecret
 from authsvc.core.jose import Algorithm
+from authsvc.core.key_manifest import authentic, make_manifest
 from authsvc.core.keys import KeyRecord, KeySchedule, KeyState, new_key, with_mac
-from authsvc.ports.record import KeyChange
+from authsvc.ports.record import KeyChange, KeyRows, Order
 
 NOW = 1_800_000_000
 ADMIN = "client:root"
@@ -72,6 +74,21 @@ def key(kid: str, *, state: KeyState = KeyState.PENDING, now: int = NOW) -> KeyR
     return with_mac(MAC_KEY, replace(made, state=state))
 
 
-def keys_change(*changed: KeyRecord, forgotten: tuple[str, ...] = ()) -> KeyChange:
-    """A change of keys, each with its MAC."""
-    return KeyChange(tuple(with_mac(MAC_KEY, record) for record in changed), forgotten)
+def verify_keys(rows: KeyRows) -> tuple[KeyRecord, ...]:
+    """The authentic ones."""
+    return authentic(MAC_KEY, rows.keys, rows.manifest, rows.version)
+
+
+def keys_put(*changed: KeyRecord, forgotten: tuple[str, ...] = ()) -> Callable[[KeyRows, Order], KeyChange]:
+    """A change of keys with the MACs that they carry, and its manifest."""
+
+    def change(rows: KeyRows, order: Order) -> KeyChange:
+        after = {key.kid: key for key in (*verify_keys(rows), *changed) if key.kid not in forgotten}
+        return KeyChange(changed, forgotten, make_manifest(MAC_KEY, after.values(), order))
+
+    return change
+
+
+def keys_change(*changed: KeyRecord, forgotten: tuple[str, ...] = ()) -> Callable[[KeyRows, Order], KeyChange]:
+    """A change of keys, each with its right MAC."""
+    return keys_put(*(with_mac(MAC_KEY, record) for record in changed), forgotten=forgotten)

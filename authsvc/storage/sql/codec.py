@@ -16,6 +16,7 @@ from typing import Any
 from authsvc.core.bindings import Binding, BindingSource
 from authsvc.core.clients import Client, ClientSecret
 from authsvc.core.jose import Algorithm
+from authsvc.core.key_manifest import KeyManifest
 from authsvc.core.keys import KeyRecord, KeyState
 from authsvc.ports.change_log import (
     BindingPut,
@@ -24,6 +25,7 @@ from authsvc.ports.change_log import (
     ClientPut,
     Edit,
     KeyForgotten,
+    KeyManifestPut,
     KeyPut,
     PolicyPut,
     RevocationPut,
@@ -58,6 +60,19 @@ def encode_key(key: KeyRecord) -> str:
 def decode_key(body: str) -> KeyRecord:
     """The key of a row's body; unauthenticated until its MAC was checked (STANDARDS K12)."""
     return _key(json.loads(body))
+
+
+def encode_manifest(manifest: KeyManifest) -> bytes:
+    """The manifest of all keys as the record keeps it."""
+    return _dump(_manifest_values(manifest)).encode()
+
+
+def decode_manifest(value: bytes) -> KeyManifest | None:
+    """The manifest of a value; None where it is none, which vouches for no key (STANDARDS K12)."""
+    try:
+        return _manifest(json.loads(value))
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def encode_client(client: Client) -> str:
@@ -107,6 +122,17 @@ def _key(value: Mapping[str, Any]) -> KeyRecord:
             "envelope": None if envelope is None else base64.b64decode(envelope),
             "mac": base64.b64decode(value["mac"]),
         }
+    )
+
+
+def _manifest_values(manifest: KeyManifest) -> list[Any]:
+    return [*manifest.order, {kid: _b64(mac) for kid, mac in manifest.macs.items()}, _b64(manifest.mac)]
+
+
+def _manifest(value: Sequence[Any]) -> KeyManifest:
+    epoch, number, macs, mac = value
+    return KeyManifest(
+        (epoch, number), {kid: base64.b64decode(row) for kid, row in macs.items()}, base64.b64decode(mac)
     )
 
 
@@ -174,6 +200,8 @@ def _encode(edit: Edit) -> object:
     match edit:
         case KeyPut(key):
             return _key_values(key)
+        case KeyManifestPut(manifest):
+            return _manifest_values(manifest)
         case ClientPut(client):
             return _client_values(client)
         case BindingPut(binding) | BindingRemoved(binding):
@@ -191,6 +219,7 @@ def _encode(edit: Edit) -> object:
 _KIND_OF: Mapping[type, str] = {
     KeyPut: "key",
     KeyForgotten: "key_forgotten",
+    KeyManifestPut: "key_manifest",
     ClientPut: "client",
     ClientDeleted: "client_deleted",
     BindingPut: "binding",
@@ -203,6 +232,7 @@ _KIND_OF: Mapping[type, str] = {
 _DECODERS: Mapping[str, Callable[[Any], Edit]] = {
     "key": lambda value: KeyPut(_key(value)),
     "key_forgotten": KeyForgotten,
+    "key_manifest": lambda value: KeyManifestPut(_manifest(value)),
     "client": lambda value: ClientPut(_client(value)),
     "client_deleted": ClientDeleted,
     "binding": lambda value: BindingPut(_binding(value)),

@@ -17,6 +17,7 @@ from authsvc.ports.change_log import (
     ClientDeleted,
     ClientPut,
     KeyForgotten,
+    KeyManifestPut,
     KeyPut,
     PolicyPut,
     RevocationPut,
@@ -26,6 +27,7 @@ from authsvc.ports.record import (
     ClientWrite,
     Head,
     KeyChange,
+    KeyRows,
     KeyWrite,
     Order,
     Page,
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
     from authsvc.core.bindings import Binding
     from authsvc.core.clients import Client
     from authsvc.core.envelopes import Kek
-    from authsvc.core.keys import KeyRecord
 
 _T = TypeVar("_T")
 
@@ -118,23 +119,25 @@ class SqlRecord:
 
     def change_keys(
         self,
-        change: Callable[[tuple[KeyRecord, ...]], KeyChange],
+        change: Callable[[KeyRows, Order], KeyChange],
         audit: AuditDraft,
         *,
         expected: Order | None,
     ) -> KeyWrite:
         """See `Record.change_keys`."""
         with self._writer.write(audit, no_check) as write:
-            found, version = rows.keys(write.connection)
-            wanted = change(found) if expected is None or expected == version else KeyChange(())
+            found = rows.keys(write.connection)
+            decides = expected is None or expected == found.version
+            wanted = change(found, write.order) if decides else KeyChange(())
             write.add(KeyPut(key) for key in wanted.changed)
             write.add(KeyForgotten(kid) for kid in wanted.forgotten)
             write.add(_mark(write, revocation) for revocation in wanted.revocations)
             write.note(wanted.detail)
+            if wanted.manifest is not None:
+                write.add([KeyManifestPut(wanted.manifest)])
             write.silent = not write.changed
-            found, _ = rows.keys(write.connection)
-            version = write.order if write.changed else version
-        return KeyWrite(write.revision, write.changed, found, version)
+            found = rows.keys(write.connection)
+        return KeyWrite(write.revision, write.changed, found)
 
     # Clients.
 

@@ -12,7 +12,6 @@ from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 
 from authsvc.core.audit import ChainPoint
 from authsvc.core.clients import Client
-from authsvc.core.keys import KeyRecord
 from authsvc.core.values import Revision
 from authsvc.ports.change_log import (
     Change,
@@ -20,14 +19,16 @@ from authsvc.ports.change_log import (
     ClientPut,
     Edit,
     KeyForgotten,
+    KeyManifestPut,
     KeyPut,
     PolicyPut,
     RevocationPut,
 )
-from authsvc.ports.record import Head, Order, PolicyRecord, RecordState, RevocationKind, RevocationMark
-from authsvc.storage.sql import binding_rows, codec, tables
+from authsvc.ports.record import Head, KeyRows, Order, PolicyRecord, RecordState, RevocationKind, RevocationMark
+from authsvc.storage.sql import binding_rows, codec, secret_rows, tables
 
 _HEAD = select(tables.head)
+_MANIFEST = "key_manifest"
 
 
 def head(connection: Connection, *, lock: bool = False) -> Head:
@@ -49,12 +50,17 @@ def move_head(connection: Connection, new: Head) -> None:
     )
 
 
-def keys(connection: Connection) -> tuple[tuple[KeyRecord, ...], Order]:
-    """All keys by kid, and the revision that last changed one."""
+def keys(connection: Connection) -> KeyRows:
+    """All keys by kid, with their manifest and the revision that last changed one."""
     table = tables.signing_key
     bodies = connection.scalars(select(table.c.body).order_by(table.c.kid))
     changed = connection.execute(select(tables.head.c.keys_epoch, tables.head.c.keys_number)).one()
-    return tuple(codec.decode_key(body) for body in bodies), (changed.keys_epoch, changed.keys_number)
+    named = secret_rows.setting(connection, _MANIFEST)
+    return KeyRows(
+        keys=tuple(codec.decode_key(body) for body in bodies),
+        manifest=None if named is None else codec.decode_manifest(named),
+        version=(changed.keys_epoch, changed.keys_number),
+    )
 
 
 def client(connection: Connection, client_id: str) -> Client | None:
@@ -91,12 +97,9 @@ def policy(connection: Connection) -> PolicyRecord:
 
 def state(connection: Connection) -> RecordState:
     """Everything that a snapshot holds; consistent because the caller's transaction is."""
-    now = head(connection)
-    found, version = keys(connection)
     return RecordState(
-        head=now,
-        keys=found,
-        keys_version=version,
+        head=head(connection),
+        keys=keys(connection),
         clients=clients(connection),
         policy=policy(connection),
         bindings=binding_rows.effective(connection),
@@ -138,6 +141,8 @@ def write(connection: Connection, edit: Edit, order: Order) -> None:
         case KeyForgotten(kid):
             connection.execute(delete(tables.signing_key).where(tables.signing_key.c.kid == kid))
             _keys_changed(connection, order)
+        case KeyManifestPut(manifest):
+            secret_rows.remember(connection, _MANIFEST, codec.encode_manifest(manifest))
         case ClientPut(value):
             _put(connection, tables.client, {"client_id": value.client_id}, {"body": codec.encode_client(value)})
         case ClientDeleted(client_id):
