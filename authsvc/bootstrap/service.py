@@ -77,7 +77,7 @@ class AuthorizationService:
             f"replica-{random_id()}",
             foundation.clock,
             echo=self._log.audit if config.audit.stdout else None,
-            failed=lambda error: self._log.event("audit.delayed", {"text": error.message}),
+            tell=self._log.event,
         )
         self._key_sets = KeySets(config.schedule, random.random)
         services = self._services()

@@ -2,14 +2,16 @@
 
 Owns: the queue between hot rows and the record, and its one writing thread. May import: `core`, `ports`.
 Rows never wait for it. What the record cannot take now is kept and tried again; beyond `_MOST` queued
-events the newest are dropped, counted, and the loss itself becomes an event: a gap is never silent.
+events the newest are dropped, counted, and the loss itself becomes an event: a gap is never silent. That the record
+takes none is told when it begins, once a minute, and when it is over (`audit.delayed`, `audit.resumed`); what a stop
+leaves behind is `audit.lost`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from authsvc.core.audit import AuditDraft
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 _MOST = 100_000
 _BATCH = 500
 _EVERY_S = 0.25
+_TELL_EVERY_S = 60
+
+Tell = Callable[[str, Mapping[str, object]], None]
+"""Shows operators an event, by kind and fields."""
 
 
 class AuditLog:
@@ -34,13 +40,14 @@ class AuditLog:
         clock: Clock,
         *,
         echo: Callable[[AuditDraft], None] | None,
-        failed: Callable[[AuthsvcError], None],
+        tell: Tell,
     ) -> None:
         self._record = record
         self._chain = chain
         self._clock = clock
         self._echo = echo
-        self._failed = failed
+        self._tell = tell
+        self._told_delay: int | None = None
         self._queue: deque[AuditDraft] = deque()
         self._dropped = 0
         self._wake = threading.Event()
@@ -61,7 +68,7 @@ class AuditLog:
             self._wake.set()
 
     def stop(self) -> None:
-        """Write what is queued and end; what the record refuses now is reported as failed."""
+        """Write what is queued and end; what the record refuses now is told as lost."""
         self._stopping = True
         self._wake.set()
         self._thread.join()
@@ -72,6 +79,8 @@ class AuditLog:
             self._wake.clear()
             self._flush()
         self._flush()
+        if self._queue:
+            self._tell("audit.lost", {"count": len(self._queue)})
 
     def _flush(self) -> None:
         if self._dropped:
@@ -83,8 +92,20 @@ class AuditLog:
                 self._record.append_audit(self._chain, batch)
             except AuthsvcError as error:
                 self._queue.extendleft(reversed(batch))
-                self._failed(error)
+                self._delayed(error)
                 return
+            self._resumed()
             if self._echo is not None:
                 for draft in batch:
                     self._echo(draft)
+
+    def _delayed(self, error: AuthsvcError) -> None:
+        now = self._clock.now()
+        if self._told_delay is None or now - self._told_delay >= _TELL_EVERY_S:
+            self._told_delay = now
+            self._tell("audit.delayed", {"waiting": len(self._queue), "text": error.message})
+
+    def _resumed(self) -> None:
+        if self._told_delay is not None:
+            self._told_delay = None
+            self._tell("audit.resumed", {"waiting": len(self._queue)})
