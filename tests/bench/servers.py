@@ -147,6 +147,7 @@ def authsvc(transport: str) -> Iterator[Running]:
     settings = {
         "server.listen": "127.0.0.1:0",
         "server.http_listen": "127.0.0.1:0",
+        "issuer": "http://authsvc.test",
         "server.ops_listen": "127.0.0.1:0",
         "server.transport": transport,
         "audit.stdout": "false",
