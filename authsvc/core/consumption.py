@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from authsvc.core import values
 from authsvc.core.errors import FieldViolation, InvalidRequest
@@ -36,8 +37,7 @@ class Descriptor:
     hits: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """Hits for one counter of one rule; 0 looks, fewer give back."""
 
     rule: LimitRule
@@ -45,8 +45,7 @@ class Hit:
     hits: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class LimitOutcome:
+class LimitOutcome(NamedTuple):
     """The answer of one rule. `allowed` speaks for this rule; the call passes where all of them allow.
 
     `remaining` and `reset_after_us` describe the counter as the call left it. `retry_after_us` is None where

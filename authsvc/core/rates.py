@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from math import gcd
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from authsvc.core.errors import InvalidRequest
 
@@ -44,8 +44,7 @@ def parse_rate(text: str, field: str) -> Rate:
     return Rate(count, window_us)
 
 
-@dataclass(frozen=True, slots=True)
-class CounterState:
+class CounterState(NamedTuple):
     """What one counter remembers; a counter at rest needs none.
 
     `owed` is what was taken and not yet given back, `units_a_hit` of it a hit, as of `at_us`: the last hit
@@ -58,8 +57,7 @@ class CounterState:
     at_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether hits pass, and the counter as it is if they are then taken (unchanged if they do not pass).
 
     `remaining` hits would pass after that, at once. The counter is at rest `reset_after_us` later if nothing

@@ -34,11 +34,11 @@ class FailurePolicy:
         """See `Counters.consume`; never suspends. Every outcome says who decided."""
         replicas = max(1, self._replicas())
         shares = [
-            replace(hit, rule=local_share(hit.rule, replicas)) for hit in hits if hit.rule.on_failure is OnFailure.LOCAL
+            hit._replace(rule=local_share(hit.rule, replicas)) for hit in hits if hit.rule.on_failure is OnFailure.LOCAL
         ]
         refused = any(hit.rule.on_failure is OnFailure.CLOSED and hit.hits > 0 for hit in hits)
         local = iter(await self._local.consume(shares, peek=peek or refused))
-        return tuple(_of(hit) or replace(next(local), rule=hit.rule, decided_by=DecidedBy.LOCAL) for hit in hits)
+        return tuple(_of(hit) or next(local)._replace(rule=hit.rule, decided_by=DecidedBy.LOCAL) for hit in hits)
 
 
 def _of(hit: Hit) -> LimitOutcome | None:

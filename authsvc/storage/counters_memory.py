@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from threading import Lock
 
@@ -76,7 +75,7 @@ class MemoryCounters:
                 if taken < self._max_keys:
                     fresh[domain] = fresh.get(domain, 0) + 1
                 else:
-                    hit = replace(wanted, key=wanted.rule.shared_key())
+                    hit = wanted._replace(key=wanted.rule.shared_key())
             held = table.get(hit.key)
             states[hit.key] = held[0] if held else None
             placed.append(hit)

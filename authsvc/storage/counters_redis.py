@@ -22,6 +22,8 @@ _SCRIPT = resources.files("authsvc.storage").joinpath("lua/consume.lua").read_by
 _SCRIPT_ID = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 _TAG_BYTES = 8
 _ENTRIES_BYTES = 16
+_MOST_KEYS = 50_000
+"""Keys that are remembered: those of callers who come again."""
 
 
 class RedisCounters:
@@ -35,6 +37,7 @@ class RedisCounters:
         self._node = node
         self._failure = failure
         self._pseudonym_key = pseudonym_key
+        self._keys: dict[bytes, bytes] = {}
 
     async def consume(self, hits: Sequence[Hit], *, peek: bool = False) -> Sequence[LimitOutcome]:
         """See `Counters.consume`."""
@@ -66,10 +69,19 @@ class RedisCounters:
         return now_us, before
 
     def _key(self, rule: LimitRule, key: bytes) -> bytes:
-        """`{tag}:rule:revision:entries`: what shares a tag lies on one node of a cluster."""
-        tag = blake2b(rule.partition(key), digest_size=_TAG_BYTES, key=self._pseudonym_key).hexdigest()
-        entries = blake2b(key, digest_size=_ENTRIES_BYTES, key=self._pseudonym_key).hexdigest()
-        return f"{{{tag}}}:{rule.name}:{rule.revision}:{entries}".encode()
+        """`{tag}:rule:revision:entries`: what shares a tag lies on one node of a cluster.
+
+        A counter's key holds name and revision of its rule, so that it alone tells which was made before.
+        """
+        made = self._keys.get(key)
+        if made is None:
+            tag = blake2b(rule.partition(key), digest_size=_TAG_BYTES, key=self._pseudonym_key).hexdigest()
+            entries = blake2b(key, digest_size=_ENTRIES_BYTES, key=self._pseudonym_key).hexdigest()
+            made = f"{{{tag}}}:{rule.name}:{rule.revision}:{entries}".encode()
+            if len(self._keys) >= _MOST_KEYS:
+                self._keys.clear()
+            self._keys[key] = made
+        return made
 
 
 def _numbers(rule: LimitRule, hits: int) -> tuple[int, int, int, int]:

@@ -531,7 +531,7 @@ def test_an_allow_that_comes_after_the_deadline_is_a_denial() -> None:
     class SlowCounters(FailedCounters):
         async def consume(self, hits: Any, *, peek: bool = False) -> list[LimitOutcome]:
             slow.seconds += 0.2
-            return [replace(self._closed(hit), allowed=True, decided_by=DecidedBy.STORE) for hit in hits]
+            return [self._closed(hit)._replace(allowed=True, decided_by=DecidedBy.STORE) for hit in hits]
 
     slow = World(counters=SlowCounters())
     request = check_request(path="/v1/metered", token=slow.token())
