@@ -40,7 +40,7 @@ class Rotated:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """The outcome of a revocation; times in unix seconds."""
+    """The outcome of a revocation; times in unix seconds. `active_kid` is empty for a key yet to be made."""
 
     kids: tuple[str, ...]
     active_kid: str
@@ -177,8 +177,10 @@ class Keys:
             return key_rules.revoke(keys, kids, replacements=(spare, standby), now=now, reason=reason, actor=actor)
 
         if dry_run:
-            planned = transition(tuple(snapshot.keys.values()))
-            return self._revoked(snapshot.keys, planned.after, snapshot.revision, now)
+            after = transition(tuple(snapshot.keys.values())).after
+            planned = self._revoked(snapshot.keys, after, snapshot.revision, now)
+            # A key that would be made for it never will be.
+            return planned if planned.active_kid in snapshot.keys else replace(planned, active_kid="")
 
         detail = {"kid": kid or "all", "all_tokens": str(all_tokens).lower()}
         act = Act("authsvc.keys:revoke", actor, now, detail=detail, private={"reason": reason})

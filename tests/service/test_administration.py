@@ -158,6 +158,7 @@ def test_a_revoked_key_signs_no_more_leaves_the_key_set_and_its_tokens_are_refus
     (standby,) = kids(fresh, KeyState.PENDING)
     planned = revoke_key(fresh, kid=active, dry_run=True)
     assert (list(planned.revoked_kids), planned.active_kid) == ([active], standby)
+    assert revoke_key(fresh, all_keys=True, dry_run=True).active_kid == "", "a key that would be made has no kid yet"
     assert verify(fresh, token).valid
     done = revoke_key(fresh, kid=active)
     assert (list(done.revoked_kids), done.active_kid) == ([active], standby)
