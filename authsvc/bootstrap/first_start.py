@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from authsvc.config import Config, TlsMode
+from authsvc.config import Config, TlsMode, split_listen
 from authsvc.core.client_secrets import LEAST_CHARACTERS
 from authsvc.core.errors import InvalidRequest
 from authsvc.ports.record import Record
@@ -50,7 +50,9 @@ def key_encryption_key(config: Config, directory: Path) -> bytes:
 
 
 def default_issuer(config: Config) -> str:
-    """The issuer of an empty record where none is set."""
+    """The issuer of an empty record where none is set; empty where the port is left open and so no URL would hold."""
+    if split_listen(config.server.http_listen)[1] == 0:
+        return ""
     scheme = "http" if config.server.tls.mode is TlsMode.UNSET else "https"
     return f"{scheme}://{config.server.http_listen}"
 

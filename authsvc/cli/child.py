@@ -24,6 +24,8 @@ from authsvc.storage.data_directory import ADMIN_FILE
 READY_S = 20.0
 STOP_S = 15.0
 _ANY_PORT = "127.0.0.1:0"
+_ISSUER = "http://authsvc.localhost"
+"""Of services that nobody finds by their issuer: their ports are chosen anew at each start."""
 _PAUSE_S = 0.02
 
 
@@ -60,6 +62,7 @@ def throw_away_service(settings: Mapping[str, str] | None = None, *, cpu: int | 
         "server.listen": _ANY_PORT,
         "server.http_listen": _ANY_PORT,
         "server.ops_listen": _ANY_PORT,
+        "issuer": _ISSUER,
         "audit.stdout": "false",
         **(settings or {}),
     }
@@ -78,8 +81,8 @@ def started(
 ) -> Iterator[Child]:
     """`authsvc serve` on a data directory; raises CommandFault with its own words where it does not start.
 
-    Its standard output, the audit, goes to the file `log`. Without `environment` only settings in `settings` and in the
-    directory's own file count: what a person at the keyboard has set must not reach a throw-away service.
+    Its standard output, the audit, is added to the file `log`. Without `environment` only settings in `settings` and in
+    the directory's own file count: what a person at the keyboard has set must not reach a throw-away service.
     """
     command = [sys.executable, "-m", "authsvc.cli", "serve", "--output", "json"]
     command += [f"--{name}={value}" for name, value in settings.items()]
@@ -87,7 +90,8 @@ def started(
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHSVC_", "OTEL_"))}
     said = directory / "serve.log" if log is None else log
     said.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with said.open("wb") as sink:
+    with said.open("ab") as sink:
+        before = sink.tell()
         process = subprocess.Popen(  # noqa: S603 - this very program, with settings of ours
             command,
             stdin=subprocess.DEVNULL,
@@ -100,25 +104,25 @@ def started(
     try:
         if cpu is not None:
             os.sched_setaffinity(process.pid, {cpu})
-        told = _ready(process, said)
+        told = _ready(process, said, before)
         yield Child(process, directory, told["grpc"], told["http"], told["ops"], told["seconds"])
     finally:
         _stop(process)
 
 
-def _ready(process: subprocess.Popen[bytes], said: Path) -> dict[str, Any]:
-    """What the line says that a ready service writes."""
+def _ready(process: subprocess.Popen[bytes], said: Path, before: int) -> dict[str, Any]:
+    """What the line says that a ready service writes, after the first `before` bytes, which an earlier one wrote."""
     end = time.monotonic() + READY_S
     while time.monotonic() < end:
         ended = process.poll() is not None
-        for line in said.read_text(errors="replace").splitlines():
+        lines = said.read_bytes()[before:].decode(errors="replace").strip().splitlines()
+        for line in lines:
             with suppress(ValueError):
                 told: Any = json.loads(line)
                 if isinstance(told, dict) and told.get("event") == "ready":
                     return told
         if ended:
-            words = said.read_text(errors="replace").strip().splitlines()
-            last = words[-1].removeprefix("authsvc: ") if words else f"it ended with {process.returncode}"
+            last = lines[-1].removeprefix("authsvc: ") if lines else f"it ended with {process.returncode}"
             raise CommandFault(Fault(f"the service did not start: {last}"), Exit.UNREACHABLE)
         time.sleep(_PAUSE_S)
     raise CommandFault(Fault(f"the service was not ready within {READY_S:g} s"), Exit.UNREACHABLE)

@@ -102,7 +102,10 @@ def test_the_demo_shows_every_step_and_each_is_as_it_should_be(tmp_path: Path) -
 def test_make_run_leaves_a_service_running_until_it_is_told_to_stop(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     directory.mkdir(mode=0o700)
-    (directory / "authsvc.toml").write_text('[server]\nhttp_listen = "127.0.0.1:0"\nops_listen = "127.0.0.1:0"\n')
+    (directory / "authsvc.toml").write_text(
+        'issuer = "http://authsvc.test"\n[server]\nhttp_listen = "127.0.0.1:0"\nops_listen = "127.0.0.1:0"\n'
+    )
+    (directory / "serve.log").write_text('{"event": "ready", "grpc": "from an earlier start"}\n')
     command = [sys.executable, "-m", "authsvc.cli.first_run"]
     screen = tmp_path / "screen"
 
@@ -113,6 +116,7 @@ def test_make_run_leaves_a_service_running_until_it_is_told_to_stop(tmp_path: Pa
     with running(command, log=screen, ready=walked, env=env, deadline_s=60) as server:
         assert CommandLine(directory)("smoke").code == 0
         assert "FAIL" not in screen.read_text()
+        assert "from an earlier start" in (directory / "serve.log").read_text(), "the log of earlier starts is kept"
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(30) == 0
     assert CommandLine(directory)("smoke").code == 3

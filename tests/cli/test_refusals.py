@@ -99,6 +99,17 @@ def test_another_key_encryption_key_and_another_issuer_than_the_records_are_refu
 
 
 @pytest.mark.standard("U14")
+def test_an_issuer_is_never_made_of_a_port_that_is_chosen_anew_at_each_start(tmp_path: Path) -> None:
+    directory, unset = tmp_path / "data", {"issuer": ""}
+    line = "issuer: is required where the port of server.http_listen is chosen at each start"
+    assert refused(directory, settings=unset) == [line]
+    with serving(directory):
+        pass
+    with serving(directory, unset):
+        """The record remembers one."""
+
+
+@pytest.mark.standard("U14")
 def test_an_address_in_use_and_a_directory_in_use_are_named(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as service:
         assert refused(tmp_path / "data") == [

@@ -42,6 +42,7 @@ _QUIET: Mapping[str, str] = {
     "server.listen": _ANY_PORT,
     "server.http_listen": _ANY_PORT,
     "server.ops_listen": _ANY_PORT,
+    "issuer": "http://authsvc.test",
     "audit.stdout": "false",
 }
 # As on anybody's machine: where Python may not keep what it compiled, two thirds of a start is compiling.

@@ -35,7 +35,8 @@ class Opening:
     """What a record is opened with.
 
     `url` is `record.url`. An empty `issuer` is unset: the remembered one holds, in an empty record
-    `default_issuer`. A remembered one changes only with `accept_new_issuer`.
+    `default_issuer`; where that is empty too, no record is made. A remembered one changes only with `accept_new_issuer`.
+    `password_file` is PostgreSQL's.
     """
 
     url: str
@@ -116,6 +117,8 @@ def _check_issuer(connection: Connection, opening: Opening) -> str:
     asked = (opening.issuer or opening.default_issuer).encode()
     if known == asked:
         return asked.decode()
+    if not asked:
+        raise InvalidRequest.of("issuer", "is required where the port of server.http_listen is chosen at each start")
     if known is not None and not opening.accept_new_issuer:
         raise InvalidRequest.of(
             "issuer",
