@@ -42,6 +42,12 @@ def test_what_kubernetes_injects_is_ignored_and_a_misspelt_setting_is_not() -> N
     assert "server.listn" in faults(environment={"AUTHSVC_SERVER__LISTN": "127.0.0.1:1"})
 
 
+def test_a_file_that_is_not_toml_is_named_as_it_was_given() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        load("[", {}, file="/etc/authsvc/mine.toml")
+    assert refused.value.violations[0].field == "/etc/authsvc/mine.toml"
+
+
 def test_every_fault_is_listed_at_once() -> None:
     found = faults('colour = "red"\n[server]\nlisten = "here"\n[tokens]\nttl = 5\n[keys]\nalgorithm = "HS256"\n')
     assert found.keys() == {"colour", "tokens.ttl", "keys.algorithm"}

@@ -22,16 +22,22 @@ from authsvc.core.errors import FieldViolation, InvalidRequest
 ENVIRONMENT_PREFIX = "AUTHSVC_"
 
 
-def load(text: str, environment: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Config:
+def load(
+    text: str,
+    environment: Mapping[str, str],
+    flags: Mapping[str, str] | None = None,
+    *,
+    file: str = "authsvc.toml",
+) -> Config:
     """Read the file's text, then the environment, then flags (`server.listen` -> text).
 
-    Raises InvalidRequest with every fault, each under the setting's name.
+    Raises InvalidRequest with every fault, each under the setting's name; a text that is not TOML under `file`.
     """
     faults: list[FieldViolation] = []
     try:
         tree: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidRequest.of("authsvc.toml", f"is not TOML: {error}") from None
+        raise InvalidRequest.of(file, f"is not TOML: {error}") from None
     for path, value in {**_from_environment(environment), **(flags or {})}.items():
         _put(tree, path.split("."), value, faults)
     config: Config = _section(Config, tree, "", faults)
