@@ -17,6 +17,8 @@ from authsvc.cli.faults import Exit
 from authsvc.core.errors import InvalidRequest
 
 _BLOCK = 1 << 16
+MAX_LINE = 1 << 20
+"""Bytes; a longer line is answered without being kept."""
 
 
 class Source(Protocol):
@@ -40,10 +42,10 @@ def answer_lines(answer: Callable[[str], Mapping[str, Any]], source: Source | No
         told = []
         for raw in block:
             number += 1
-            if not raw.strip():
+            if raw is not None and not raw.strip():
                 continue
             try:
-                told.append(encode(answer(raw.decode())))
+                told.append(encode(answer(_text(raw))))
                 continue
             except InvalidRequest as error:
                 why = error.message
@@ -58,13 +60,23 @@ def answer_lines(answer: Callable[[str], Mapping[str, Any]], source: Source | No
         raise typer.Exit(Exit.REFUSED)
 
 
-def _blocks(source: Source) -> Iterator[list[bytes]]:
-    """The lines that can be read without waiting, block after block."""
-    rest = b""
+def _text(raw: bytes | None) -> str:
+    if raw is None:
+        raise InvalidRequest.of("", f"is longer than {MAX_LINE} bytes")
+    return raw.decode()
+
+
+def _blocks(source: Source) -> Iterator[list[bytes | None]]:
+    """The lines that can be read without waiting, block after block; None stands for one that is too long."""
+    rest: bytes | None = b""
     while block := source.read1(_BLOCK):
-        *lines, rest = (rest + block).split(b"\n")
-        yield lines
-    if rest:
+        first, *others = block.split(b"\n")
+        rest = None if rest is None or len(rest) + len(first) > MAX_LINE else rest + first
+        if others:
+            *whole, last = others
+            yield [rest, *whole]
+            rest = last
+    if rest != b"":
         yield [rest]
 
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from authsvc.cli.lines import MAX_LINE
 from authsvc.core.jose import Algorithm, PrivateKey
 from tests.support.command_line import CommandLine
 from tests.support.forge import forge
@@ -134,6 +135,16 @@ def test_a_hostile_line_takes_no_answer_from_its_neighbours(
     assert third.get("decision", third.get("allowed")) in {"allow", True}
     assert "error" in second or second["decision"] == "deny"
     assert "error" in fourth or fourth["decision"] == "deny"
+
+
+def test_a_line_without_end_is_answered_once(nobody: CommandLine, policy_file: Path) -> None:
+    question = json.dumps({"subject": "user:ann", "permission": "orders:read"}).encode()
+    longest = question.ljust(MAX_LINE)
+    given = b"\n".join([question, longest, longest + b" ", question, b"x" * 64 * MAX_LINE])
+    answers = nobody.json_lines("policy", "decide", "--policy", policy_file, given=given, code=1)
+    assert [answer.get("decision") for answer in answers] == ["allow", "allow", None, "allow", None]
+    assert [answer.get("line") for answer in answers] == [None, None, 3, None, 5]
+    assert answers[2]["error"] == f"is longer than {MAX_LINE} bytes"
 
 
 def test_a_call_that_is_at_fault_is_named_by_its_field(nobody: CommandLine, policy_file: Path) -> None:
