@@ -35,7 +35,8 @@ class Opening:
     """What a record is opened with.
 
     `url` is `record.url`. An empty `issuer` is unset: the remembered one holds, in an empty record
-    `default_issuer`; where that is empty too, no record is made. A remembered one changes only with `accept_new_issuer`.
+    `default_issuer`; where that is empty too, no record is made. A remembered one changes only with
+    `accept_new_issuer`.
     `password_file` is PostgreSQL's.
     """
 
