@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -73,7 +73,7 @@ class Authenticator(Protocol):
     ) -> Principal:
         """The principal, or Unauthenticated."""
 
-    def proxy(self, address: str, identities: Sequence[str]) -> ProxyGrant | None:
+    def proxy(self, address: str, identities: tuple[str, ...]) -> ProxyGrant | None:
         """What an Envoy peer may ask; None where it is none of ours."""
 
 

@@ -133,6 +133,7 @@ class Authenticator:
         self._known = _Known(None, 0, {})
         self._peers = {peer.peer: peer.client_id for peer in peers}
         self._proxies = tuple(proxies)
+        self._grant_of = lru_cache(_MOST_KNOWN)(self._grant)
 
     def principal(
         self, authorization: tuple[str, ...], identities: tuple[str, ...], snapshot: Snapshot, now: int
@@ -180,8 +181,11 @@ class Authenticator:
         held = service_permissions(snapshot.policy, snapshot.bindings, client.subject, now=now)
         return Principal(client.subject, client, held)
 
-    def proxy(self, address: str, identities: Sequence[str]) -> ProxyGrant | None:
+    def proxy(self, address: str, identities: tuple[str, ...]) -> ProxyGrant | None:
         """What the peer may ask of Envoy's services, None where it is no proxy of ours."""
+        return self._grant_of(address, identities)
+
+    def _grant(self, address: str, identities: tuple[str, ...]) -> ProxyGrant | None:
         entries = tuple(p for p in self._proxies if self._is_peer(p.peer, address, identities))
         return ProxyGrant(entries) if entries else None
 
