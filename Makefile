@@ -22,6 +22,8 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.demo ## install what the service needs, start it on loopback, walk through it; it goes on running
+	@# Where Python may not keep what it compiled, two thirds of a start would be compiling.
+	@$(PY) -m compileall -q authsvc
 	@$(PY) -m authsvc.cli.first_run
 
 test: test-core test-rest ## run every test, a real Envoy included, with small counts; core must be covered to the last branch
