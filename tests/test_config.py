@@ -59,7 +59,7 @@ def test_every_fault_is_listed_at_once() -> None:
         ("server.listen", "here", "host:port"),
         ("server.listen", "0.0.0.0:7070", "loopback"),
         ("server.http_listen", "[::]:7071", "loopback"),
-        ("server.transport", "pyvoy", "not served by this release"),
+        ("server.transport", "uvicorn", "not served by this release"),
         ("server.tls.mode", "mesh", "not served by this release"),
         ("server.tls.mode", "files", "is required"),
         ("server.client_ca", "/ca.pem", "needs server.tls.mode"),

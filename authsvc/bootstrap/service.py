@@ -87,17 +87,21 @@ class AuthorizationService:
         self._http: HttpServers | None = None
         self._upkeep: asyncio.Task[None] | None = None
 
-    async def start(self) -> Addresses:
-        """Listen and serve; raises ListenFault, and InvalidRequest where certificate files are at fault."""
+    async def start(self, *, listens_for_grpc: bool = True) -> Addresses:
+        """Listen and serve; raises ListenFault, and InvalidRequest where certificate files are at fault.
+
+        Without `listens_for_grpc` another listens and calls `engine`; the address is the one configured then.
+        """
         config = self._found.config
         self.audit.start()
         tls = tls_files(config)
         if tls is not None:
             for text in untimely(tls, self._found.clock.now()):
                 self._log.event("certificate.untimely", {"text": text})
-        loop = asyncio.get_running_loop()
-        self._grpc = GrpcioServer(self.engine, loop)
-        port = self._grpc.listen(config.server.listen, tls)
+        grpc = config.server.listen
+        if listens_for_grpc:
+            self._grpc = GrpcioServer(self.engine, asyncio.get_running_loop())
+            grpc = _with_port(grpc, self._grpc.listen(grpc, tls))
         self._http = HttpServers(
             key_set=lambda: self._key_sets.of(self._found.tail.current, self._found.clock.now()),
             metrics=self._metrics.openmetrics,
@@ -108,7 +112,7 @@ class AuthorizationService:
         http, ops = await self._http.listen(config.server.http_listen, config.server.ops_listen, tls)
         self._upkeep = asyncio.create_task(self._keep_up())
         self.health.set_serving(serving=True)
-        return Addresses(_with_port(config.server.listen, port), http, ops)
+        return Addresses(grpc, http, ops)
 
     async def stop(self, grace: float) -> None:
         """Not ready, drain, end: nothing in flight is lost within `grace` seconds (STANDARDS U4)."""

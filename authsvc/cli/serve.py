@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,11 +21,14 @@ import typer
 from authsvc.cli.faults import Exit, of_error, wrong_use
 from authsvc.cli.options import ConfigOption, FormOption
 from authsvc.cli.output import Form, show
-from authsvc.cli.settings import load_config
+from authsvc.cli.serve_pyvoy import serve_in_envoy, why_not
+from authsvc.cli.settings import load_config, sources
 
 if TYPE_CHECKING:
     from authsvc.bootstrap.service import Addresses
+    from authsvc.cli.serve_pyvoy import Addresses as EnvoyAddresses
     from authsvc.config import Config
+    from authsvc.storage.sql.directory_lock import DataDirectoryLock
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may hold the interpreter while others wait: at Python's 5 ms one busy thread beside the loop costs
@@ -46,21 +51,27 @@ def serve(
     Every setting of the configuration is also a flag: --server.listen 127.0.0.1:7070.
     """
     begun = time.monotonic()
-    chosen = load_config(config, [*context.args, *(["--server.transport", transport] if transport else [])])
+    extra = [*context.args, *(["--server.transport", transport] if transport else [])]
+    chosen = load_config(config, extra)
     from authsvc.bootstrap.first_start import prepare_directory
     from authsvc.core.errors import AuthsvcError
     from authsvc.storage.data_directory import data_directory
     from authsvc.storage.sql.directory_lock import DataDirectoryLock
 
     directory = data_directory(os.environ)
-    for text in warnings(chosen):
+    missing = why_not(chosen)
+    for text in (*warnings(chosen), *([missing] if missing else [])):
         print(f"authsvc: warning: {text}", file=sys.stderr)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     os.umask(0o077)  # the record is this user's alone
     try:
         prepare_directory(directory)
-        with DataDirectoryLock(directory):
-            asyncio.run(_serve(chosen, directory, begun, form, accept_new_issuer=accept_new_issuer))
+        with DataDirectoryLock(directory) as lock:
+            if chosen.server.transport == "pyvoy" and not missing:
+                inside = _Inside(sources(config, extra), lock, accept_new_issuer)
+                asyncio.run(_supervise(chosen, directory, begun, form, inside))
+            else:
+                asyncio.run(_serve(chosen, directory, begun, form, accept_new_issuer=accept_new_issuer))
     except AuthsvcError as error:
         raise of_error(error, Exit.WRONG_USE) from None
 
@@ -99,6 +110,36 @@ async def _serve(config: Config, directory: Path, begun: float, form: Form, *, a
     await service.stop(config.server.grace)
 
 
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """What the service inside Envoy is given."""
+
+    sources: tuple[str, Mapping[str, str]]
+    lock: DataDirectoryLock
+    accept_new_issuer: bool
+
+
+async def _supervise(config: Config, directory: Path, begun: float, form: Form, inside: _Inside) -> None:
+    stopped = asyncio.Event()
+    _on_signals(stopped)
+
+    def ready(addresses: EnvoyAddresses) -> None:
+        _tell_admin_file(directory, config, addresses)
+        _say_ready(form, addresses, directory, time.monotonic() - begun)
+
+    await serve_in_envoy(
+        config,
+        inside.sources,
+        directory,
+        inside.lock,
+        accept_new_issuer=inside.accept_new_issuer,
+        switch_interval=SWITCH_INTERVAL_S,
+        named=lambda fault: _named(fault, config),
+        ready=ready,
+        stopped=stopped,
+    )
+
+
 def _on_signals(stopped: asyncio.Event) -> None:
     """The first signal asks for a graceful end; a second one ends the process as it would any other."""
     loop = asyncio.get_running_loop()
@@ -121,7 +162,7 @@ def _named(fault: str, config: Config) -> str:
     return f"server: {fault}"
 
 
-def _tell_admin_file(directory: Path, config: Config, addresses: Addresses) -> None:
+def _tell_admin_file(directory: Path, config: Config, addresses: Addresses | EnvoyAddresses) -> None:
     """Keep the address in the first admin's file true, where the service has moved since it was written."""
     from dataclasses import replace
 
@@ -142,7 +183,7 @@ def _tell_admin_file(directory: Path, config: Config, addresses: Addresses) -> N
         write_secret(path, now.to_bytes(), "AUTHSVC_DATA_DIR", replace=True)
 
 
-def _say_ready(form: Form, addresses: Addresses, directory: Path, seconds: float) -> None:
+def _say_ready(form: Form, addresses: Addresses | EnvoyAddresses, directory: Path, seconds: float) -> None:
     from authsvc import __version__
 
     told: dict[str, Any] = {

@@ -26,10 +26,18 @@ def load_config(path: Path | None, extra: Sequence[str] = (), environment: Mappi
     from authsvc.config import load
 
     environment = os.environ if environment is None else environment
+    text, given = sources(path, extra, environment)
     try:
-        return load(_text(path, data_directory(environment)), environment, flags(extra))
+        return load(text, environment, given)
     except AuthsvcError as error:
         raise of_error(error, Exit.WRONG_USE) from None
+
+
+def sources(
+    path: Path | None, extra: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> tuple[str, dict[str, str]]:
+    """What `config.load` reads besides the environment: the file's text, and the flags."""
+    return _text(path, data_directory(os.environ if environment is None else environment)), flags(extra)
 
 
 def flags(extra: Sequence[str]) -> dict[str, str]:

@@ -81,7 +81,9 @@ class Server:
     listen: str = _doc("gRPC, host:port.", "127.0.0.1:7070")
     http_listen: str = _doc("JWKS over HTTP, host:port.", "127.0.0.1:7071")
     ops_listen: str = _doc("metrics and probes over plain HTTP, host:port; any address.", "127.0.0.1:7072")
-    transport: Literal["grpcio"] = _doc("what carries gRPC.", "grpcio")
+    transport: Literal["grpcio", "pyvoy"] = _doc(
+        "what carries gRPC: `grpcio`, or `pyvoy`, Envoy with this service inside.", "grpcio"
+    )
     tls: Tls = _doc("certificates.", default_factory=Tls)
     client_ca: Path | None = _doc("CA bundle, PEM; where set, clients must show a certificate of it.", None)
     principals: tuple[PeerPrincipal, ...] = _doc("TLS peers mapped to clients.", ())

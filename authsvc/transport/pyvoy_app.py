@@ -53,6 +53,7 @@ class GrpcApplication:
         self._most_calls = calls
         self._in_flight = 0
         self._refusing = False
+        self._quiet: Callable[[], None] | None = None
         self._reading: dict[asyncio.Future[Event], float] = {}
         self._half_closed: dict[Stream, Receive] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,9 +67,11 @@ class GrpcApplication:
         """End every stream with UNAVAILABLE, and those that come (STANDARDS U4)."""
         self._streams.end_all()
 
-    def refuse(self) -> None:
-        """Refuse calls from now on: the process ends, and might not answer what it executes."""
+    def refuse(self, quiet: Callable[[], None]) -> None:
+        """Refuse calls from now on: the process ends. `quiet` is called once, when those admitted before are over."""
         self._refusing = True
+        self._quiet = quiet
+        self._tell_if_quiet()
 
     async def end(self) -> None:
         """Stop looking."""
@@ -80,7 +83,8 @@ class GrpcApplication:
         """One HTTP request; never raises."""
         # The path as it came: a decoded one could spell a row in another way.
         row = self._rows.get(scope["raw_path"])
-        self._in_flight += 1
+        counted = not self._refusing
+        self._in_flight += counted
         try:
             if row is None or scope["query_string"] or scope["method"] != "POST":
                 await self._unknown(scope, send)
@@ -91,7 +95,8 @@ class GrpcApplication:
         except ClientLeft:
             return
         finally:
-            self._in_flight -= 1
+            self._in_flight -= counted
+            self._tell_if_quiet()
 
     async def _unary(self, row: Row, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(row.name)
@@ -190,6 +195,11 @@ class GrpcApplication:
             raise Unavailable("this replica drains", Reason.SHUTTING_DOWN)
         if self._in_flight > self._most_calls:
             raise Exhausted("too many calls are open", Reason.OVERLOADED)
+
+    def _tell_if_quiet(self) -> None:
+        if self._quiet is not None and not self._in_flight:
+            tell, self._quiet = self._quiet, None
+            tell()
 
     def _refused(self, row: Row, call: Call, fault: BaseException) -> bytes | Refusal:
         refused = self._engine.refuse(row, call, fault)

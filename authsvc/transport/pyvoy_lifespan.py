@@ -15,12 +15,9 @@ from typing import Any, Protocol
 
 from authsvc.api.engine import Engine
 from authsvc.transport.grpc_framing import Receive
+from authsvc.transport.listening import ListenFault
 from authsvc.transport.pyvoy_app import CALLS, STREAMS, GrpcApplication, Scope, Send
-from authsvc.transport.pyvoy_link import CLIENT_CERTIFICATES, REFUSE, Link
-
-
-class StartFault(Exception):
-    """The service does not start; one line that says why."""
+from authsvc.transport.pyvoy_link import CLIENT_CERTIFICATES, REFUSE, Link, StartFault
 
 
 class Serving(Protocol):
@@ -42,7 +39,7 @@ class Serving(Protocol):
 
 
 Start = Callable[[Mapping[str, Any]], Awaitable[Serving]]
-"""Starts the service from the supervisor's letter; raises StartFault."""
+"""Starts the service from the supervisor's letter; raises StartFault and ListenFault."""
 
 
 class PyvoyApplication:
@@ -71,7 +68,7 @@ class PyvoyApplication:
                 raise StartFault("the supervisor has gone")
             serving = await self._start(letter)
         except BaseException as fault:  # noqa: BLE001 - whatever it is, the supervisor is told and Envoy ends
-            link.tell({"event": "failed", "why": _line(fault)})
+            link.tell({"event": "failed", "why": _line(fault), "listen": isinstance(fault, ListenFault)})
             await send({"type": "lifespan.startup.failed", "message": type(fault).__name__})
             return
         loop = asyncio.get_running_loop()
@@ -100,7 +97,7 @@ def _hear(link: Link, grpc: GrpcApplication, serving: Serving) -> None:
     while True:
         heard = link.hear()
         if heard == REFUSE:
-            grpc.refuse()
+            grpc.refuse(lambda: link.tell(REFUSE))
         else:
             serving.unready()
             grpc.end_streams()
@@ -113,7 +110,7 @@ def _hear(link: Link, grpc: GrpcApplication, serving: Serving) -> None:
 
 
 def _line(fault: BaseException) -> str:
-    if isinstance(fault, StartFault):
+    if isinstance(fault, StartFault | ListenFault):
         return str(fault)
     # Not a fault of the person who started it: the trace goes to standard error, as it would without Envoy.
     traceback.print_exception(fault)

@@ -19,12 +19,16 @@ DESCRIPTOR: Final = "AUTHSVC_PYVOY_LINK"
 DRAIN: Final = {"event": "drain"}
 """Ask for no more traffic, and end streams."""
 REFUSE: Final = {"event": "refuse"}
-"""Execute no more calls: what comes now might not be answered."""
+"""Execute no more calls: what comes now might not be answered. Told back once none is in flight any more."""
 
 CLIENT_CERTIFICATES: Final = "client_certificates"
 """The entry of the letter that says whether the listener demands them, and so writes who the peer is."""
 
 _LONGEST = 1 << 20
+
+
+class StartFault(Exception):
+    """The service does not start; one line that says why."""
 
 
 class Link:

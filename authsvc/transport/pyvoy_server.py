@@ -18,20 +18,22 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from authsvc.transport.envoy_config import LISTENER, EnvoyPlan, envoy_config, tls_secret
 from authsvc.transport.listening import ListenFault, TlsFiles
-from authsvc.transport.pyvoy_link import CLIENT_CERTIFICATES, DESCRIPTOR, DRAIN, REFUSE, Link, link
+from authsvc.transport.pyvoy_link import CLIENT_CERTIFICATES, DESCRIPTOR, DRAIN, REFUSE, Link, StartFault, link
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 5.0
 ADMIN_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 1
 """How long a draining listener still takes connections, so that callers have time to hear of it."""
+BUSY_SECONDS: Final = 3.0
+"""It waits at most so long for callers that never pause; then it refuses them."""
 QUIET_SECONDS: Final = 0.25
 """A drain goes on once no call has come for so long."""
 _POLL_SECONDS = 0.02
@@ -56,8 +58,10 @@ class PyvoyServer:
     `application` is `module:attribute`, imported there; `letter` is handed to it as it starts.
     """
 
-    def __init__(self, application: str, letter: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, application: str, letter: Mapping[str, Any] | None = None, *, keep: Sequence[int] = ()) -> None:
+        """`keep`: descriptors that Envoy holds for as long as it runs, such as that of a lock."""
         self._application = application
+        self._keep = tuple(keep)
         self._letter = dict(letter or {})
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -66,7 +70,10 @@ class PyvoyServer:
         """What the application said when it was ready."""
 
     def listen(self, address: str, tls: TlsFiles | None = None) -> int:
-        """Start Envoy, bind `host:port`, wait until the application is ready; gives the port. Raises ListenFault."""
+        """Start Envoy, bind `host:port`, wait until the application is ready; gives the port.
+
+        Raises ListenFault, StartFault where the application says why it does not start, PyvoyMissing.
+        """
         envoy, module, libpython = _parts()
         self._folder = Path(tempfile.mkdtemp(prefix="authsvc-"))
         self._letter[CLIENT_CERTIFICATES] = tls is not None and tls.client_ca is not None
@@ -105,13 +112,16 @@ class PyvoyServer:
         try:
             self._admin("POST", "/healthcheck/fail")
             self._admin("POST", "/drain_listeners?graceful&skip_exit")
-            self._await_quiet(begun + DRAIN_SECONDS, deadline)
+            self._await_quiet(begun + DRAIN_SECONDS, min(deadline, begun + BUSY_SECONDS))
             self._link.tell(REFUSE)
-            while self._traffic().active and time.monotonic() < deadline:
+            self._link.hear(max(QUIET_SECONDS, deadline - time.monotonic()))
+            # What is answered is not yet sent: give it a moment, while refusals to callers that never pause go on.
+            flushed = time.monotonic() + QUIET_SECONDS
+            while self._traffic().active and time.monotonic() < flushed:
                 self._pause()
             self._admin("POST", "/quitquitquit")
             self._process.wait(max(STOP_SECONDS, deadline - time.monotonic()))
-        except (OSError, http.client.HTTPException, subprocess.TimeoutExpired):
+        except (OSError, http.client.HTTPException, subprocess.TimeoutExpired):  # TimeoutError is an OSError
             # It has ended by itself, or does not answer any more.
             self._process.terminate()
         finally:
@@ -153,7 +163,7 @@ class PyvoyServer:
                     *("--concurrency", "1", "--disable-hot-restart", "--drain-time-s", str(DRAIN_SECONDS)),
                 ],
                 env=_environment(libpython, theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *self._keep),
                 stdin=subprocess.DEVNULL,
                 # Signals of the terminal are for the supervisor, which drains.
                 start_new_session=True,
@@ -168,8 +178,8 @@ class PyvoyServer:
             raise ListenFault(f"the application in Envoy was not ready within {START_SECONDS:.0f} s") from None
         if told is None:
             raise ListenFault(f"Envoy has ended: {self._last_words()}")
-        if told.get("event") != "ready":
-            raise ListenFault(str(told.get("why", "the application in Envoy does not start")))
+        if told["event"] != "ready":
+            raise (ListenFault if told["listen"] else StartFault)(told["why"])
         self.told = told
 
     def _await_port(self, plan: EnvoyPlan) -> int:

@@ -24,6 +24,7 @@ from tests.support.embedded import Caller, Refused
 from tests.support.ports import is_listening
 from tests.support.process import Serving, serving
 from tests.support.scale import scale
+from tests.support.transports import TRANSPORTS, skip_where_missing
 from tests.support.waiting import wait_for
 
 CALLERS = 6
@@ -34,6 +35,14 @@ ENDS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 WATCH = "/grpc.health.v1.Health/Watch"
 CHECK, ISSUE = "authsvc.v1.AuthzService/Check", "authsvc.v1.TokenService/IssueToken"
 CONSUME, REVOKE = "authsvc.v1.LimitService/Consume", "authsvc.v1.TokenService/RevokeToken"
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each of them."""
+    name: str = request.param
+    skip_where_missing(name)
+    return name
 
 
 @dataclass
@@ -132,9 +141,12 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 @pytest.mark.standard("U4")
-def test_a_stop_under_load_loses_no_call_that_was_executed_and_no_write_that_was_acknowledged(tmp_path: Path) -> None:
+def test_a_stop_under_load_loses_no_call_that_was_executed_and_no_write_that_was_acknowledged(
+    tmp_path: Path, transport: str
+) -> None:
     directory = tmp_path / "data"
-    with serving(directory, {"audit.allow_sample": "1.0"}) as service, ThreadPoolExecutor(CALLERS) as pool:
+    settings = {"audit.allow_sample": "1.0", "server.transport": transport}
+    with serving(directory, settings) as service, ThreadPoolExecutor(CALLERS) as pool:
         service.apply()
         before = revocations(directory)
         load = Load(service, service.admin(), service.create_client("shop", audience=["orders"]))
@@ -165,9 +177,9 @@ def under_way(service: Serving, method: str, request: Any) -> Any:
 
 
 @pytest.mark.standard("U4")
-def test_calls_in_flight_at_a_stop_finish_and_open_streams_end_with_unavailable(tmp_path: Path) -> None:
+def test_calls_in_flight_at_a_stop_finish_and_open_streams_end_with_unavailable(tmp_path: Path, transport: str) -> None:
     directory = tmp_path / "data"
-    with serving(directory) as service:
+    with serving(directory, {"server.transport": transport}) as service:
         service.apply()
         watch = service.call.channel.unary_stream(WATCH, request_serializer=None, response_deserializer=None)
         watched: Any = watch(HealthCheckRequest().SerializeToString(), timeout=30.0)
@@ -194,9 +206,9 @@ def test_calls_in_flight_at_a_stop_finish_and_open_streams_end_with_unavailable(
 
 
 @pytest.mark.standard("U4")
-def test_a_second_signal_ends_at_once_what_still_waits(tmp_path: Path) -> None:
+def test_a_second_signal_ends_at_once_what_still_waits(tmp_path: Path, transport: str) -> None:
     directory = tmp_path / "data"
-    with serving(directory) as service:
+    with serving(directory, {"server.transport": transport}) as service:
         service.apply()
         with locked(directory):
             wanted = policy_admin_pb2.GrantRoleRequest(subject="user:late", role="viewer")

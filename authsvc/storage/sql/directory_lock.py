@@ -37,6 +37,12 @@ class DataDirectoryLock:
         self._descriptor = descriptor
         return self
 
+    def fileno(self) -> int:
+        """Its descriptor: a child that inherits it holds the directory too. Raises ValueError outside the block."""
+        if self._descriptor is None:
+            raise ValueError("the lock is not held")
+        return self._descriptor
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
