@@ -1,7 +1,7 @@
 """A process that writes to a record and says on standard output what was acknowledged, until it is killed.
 
-`python record_writer.py DATABASE PREFIX`: three threads, a line a write: `grant user:P-n`, `client P-n`, `token P-n`,
-`policy NUMBER` (the revision's).
+`python record_writer.py TARGET PREFIX`, the target a file or a URL. Three threads, a line a write: `grant
+user:P-n`, `client P-n`, `token P-n`, `policy NUMBER` (the revision's).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import itertools
 import os
 import sys
 import threading
+from pathlib import Path
 
 from authsvc.core.envelopes import Kek
 from authsvc.ports.record import Record, Revocation, RevocationKind
@@ -20,9 +21,10 @@ KEK = Kek(b"k" * 32)
 THREADS = 3
 
 
-def opening(path: str) -> Opening:
-    """What the record of a path is opened with."""
-    return Opening(f"sqlite:///{path}", KEK, "https://auth.example")
+def opening(target: str | Path) -> Opening:
+    """What the record of a file or a URL is opened with."""
+    url = target if isinstance(target, str) and "://" in target else f"sqlite:///{target}"
+    return Opening(url, KEK, "https://auth.example")
 
 
 def write(record: Record, name: str, turn: int) -> str:

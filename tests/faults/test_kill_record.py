@@ -27,10 +27,10 @@ MOST_A_RUN = 25
 OPEN_SECONDS = 2.0
 
 
-def acknowledged(path: Path, prefix: str, chance: random.Random) -> list[str]:
+def acknowledged(target: str | Path, prefix: str, chance: random.Random) -> list[str]:
     """Run a writer, kill it at a random moment, and give every whole line that it said."""
     writer = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.record_writer", str(path), prefix],
+        [sys.executable, "-m", "tests.faults.record_writer", str(target), prefix],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -45,14 +45,14 @@ def acknowledged(path: Path, prefix: str, chance: random.Random) -> list[str]:
     return [line.decode().strip() for line in lines if line.endswith(b"\n")]
 
 
-def check(path: Path, said: list[str]) -> None:
+def check(target: str | Path, said: list[str]) -> None:
     """The record opens quickly, is whole, and holds all that was acknowledged."""
 
     def trusted(rows: KeyRows) -> tuple[KeyRecord, ...]:
         return rows.keys
 
     start = time.monotonic()
-    record = open_record(opening(str(path)))
+    record = open_record(opening(target))
     state = record.load()
     snapshot = build(state, trusted)
     assert time.monotonic() - start < OPEN_SECONDS

@@ -49,7 +49,7 @@ class AuditRows:
 
     def move_end(self, connection: Connection, chain: str, drafts: Sequence[AuditDraft]) -> ChainPoint:
         """Append to a replica's own chain, whose end stands in `audit_chain`."""
-        end = chain_end(connection, chain)
+        end = chain_end(connection, chain, lock=True)
         table = tables.audit_chain
         if end is None:
             end = ChainPoint()
@@ -92,10 +92,11 @@ class AuditRows:
         return SealedIdentifier(key_id, keyed_hash, seal(key, text.encode(), _IDENTIFIER, keyed_hash.hex()))
 
 
-def chain_end(connection: Connection, chain: str) -> ChainPoint | None:
-    """How far a replica's chain reaches; locked where the database locks rows."""
+def chain_end(connection: Connection, chain: str, *, lock: bool = False) -> ChainPoint | None:
+    """How far a replica's chain reaches; with `lock` nobody else moves it before this transaction ends."""
     table = tables.audit_chain
-    row = connection.execute(select(table).where(table.c.chain == chain).with_for_update()).one_or_none()
+    query = select(table).where(table.c.chain == chain)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     return None if row is None else ChainPoint(row.sequence, row.hash)
 
 

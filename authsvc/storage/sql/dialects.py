@@ -1,130 +1,126 @@
 """What differs between databases, in one place.
 
-Owns: engines, how a transaction begins, and what a driver's error means. May import: SQLAlchemy and `core`.
-
-SQLite: WAL with synchronous=FULL, so that an acknowledged write survives power loss. Python's driver would
-begin a transaction only at the first write, which lets two writers read the same state; so the driver is in
-autocommit and SQLAlchemy's `begin` event opens a write with BEGIN IMMEDIATE.
+Owns: which module serves a URL, how transactions are opened, and what a driver's error becomes. May import:
+SQLAlchemy and `core`. `sqlite` and `postgresql` hold what is theirs; a record on SQLite never imports a driver of
+PostgreSQL.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import Connection, Engine, Table
+from sqlalchemy.dialects import postgresql as postgresql_sql
+from sqlalchemy.dialects import sqlite as sqlite_sql
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from authsvc.core.errors import InvalidRequest, Unavailable
+from authsvc.storage.sql import postgresql_errors, sqlite
 
-BUSY_SECONDS = 0.9
-"""How long a statement waits for another process's lock."""
+_POSTGRESQL = "authsvc.storage.sql.postgresql"
+_READING: Mapping[str, Mapping[str, Any]] = {
+    "sqlite": sqlite.READING,
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
+_INSERT: Mapping[str, Callable[[Table], Any]] = {"sqlite": sqlite_sql.insert, "postgresql": postgresql_sql.insert}
 
-_PAUSE_SECONDS = 0.01
-_READING = "authsvc_reading"
 
+def make_engine(url: str, password_file: Path | None = None) -> Engine:
+    """The engine of a record's URL. Raises `InvalidRequest` naming `record.url`; connects to nothing.
 
-def make_engine(url: str) -> Engine:
-    """The engine of a record's URL. Raises `InvalidRequest` naming `record.url`; connects to nothing."""
+    `password_file` is read anew at each connection to PostgreSQL, so that a password changes without a restart.
+    """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise InvalidRequest.of("record.url", "is not a database URL") from error
-    if parsed.get_backend_name() != "sqlite":
-        raise InvalidRequest.of("record.url", "names a database that this release does not serve; use sqlite:///PATH")
-    if not parsed.database or parsed.database == ":memory:":
-        raise InvalidRequest.of("record.url", "names no file: a record in memory would be empty in every other thread")
-    return _sqlite(parsed)
+    except (ArgumentError, ValueError):
+        # Without its cause, which repeats the URL and the password in it.
+        raise InvalidRequest.of("record.url", "is not a database URL") from None
+    match parsed.get_backend_name():
+        case "sqlite":
+            return sqlite.make_engine(parsed)
+        case "postgresql":
+            engine: Engine = import_module(_POSTGRESQL).make_engine(parsed, password_file)
+            return engine
+        case _:
+            raise InvalidRequest.of(
+                "record.url", "names a database that is not served; use sqlite:///PATH or postgresql://HOST/DATABASE"
+            )
 
 
 @contextlib.contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """One read transaction: every statement in it sees the same state."""
     with translated(), engine.connect() as plain:
-        connection = plain.execution_options(**{_READING: True})
+        connection = plain.execution_options(**_READING[engine.dialect.name])
         with connection.begin():
             yield connection
 
 
 @contextlib.contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """One write transaction, the only one at a time; commits at the end, rolls back on any exception."""
+    """One write transaction; commits at the end, rolls back on any exception.
+
+    On SQLite it is the only one at a time; on PostgreSQL that begins with the lock of the head row.
+    """
     with translated(), engine.connect() as connection, connection.begin():
         yield connection
 
 
 @contextlib.contextmanager
+def migrating(engine: Engine) -> Iterator[Connection]:
+    """The write transaction of a start, one at a time on either database; it may take a minute, and waits so long."""
+    with writing(engine) as connection:
+        if connection.dialect.name != "postgresql":
+            yield connection
+            return
+        with import_module(_POSTGRESQL).alone(connection):
+            yield connection
+
+
+@contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Driver errors become `Unavailable`; the driver's own words stay in the cause."""
+    """Driver errors become `Unavailable`, of data `InvalidRequest`; the driver's own words stay in the cause."""
     try:
         yield
     except PoolTimeout as error:
         raise Unavailable("the record has no free connection") from error
+    except DataError as error:
+        raise InvalidRequest.of("", "holds a value that the record's database cannot keep") from error
     except DBAPIError as error:
-        raise Unavailable(_meaning(error)) from error
+        raise Unavailable(_of(error).meaning(error)) from error
 
 
 def cannot_open(error: Unavailable) -> bool:
-    """Whether the file or its directory is at fault, which waiting does not mend."""
+    """Whether the database or the way to it is set up wrongly, which waiting does not mend."""
     cause = error.__cause__
-    code = getattr(getattr(cause, "orig", None), "sqlite_errorcode", 0) & 0xFF
-    return code in {
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_READONLY,
-    }
+    return isinstance(cause, DBAPIError) and bool(_of(cause).is_lasting(cause))
 
 
-def _sqlite(url: URL) -> Engine:
-    # The pool holds a connection a thread at work; overflow is short-lived bursts of admin calls.
-    engine = create_engine(
-        url, pool_size=8, max_overflow=24, pool_timeout=BUSY_SECONDS, connect_args={"timeout": BUSY_SECONDS}
-    )
-    event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", _on_begin)
-    return engine
+def insert_absent(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert a row unless one of its key is there; waits for another transaction that inserts it just now."""
+    connection.execute(_INSERT[connection.dialect.name](table).values(row).on_conflict_do_nothing())
 
 
-def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None
-    _use_wal(connection)
-    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
+def wake(connection: Connection) -> None:
+    """Tell every listener once this transaction commits; nobody hears it on SQLite."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(postgresql_errors.NOTIFY)
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
-    # Of several that open a fresh file at once, SQLite refuses the switch without its usual wait.
-    end = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
-                raise
-        time.sleep(_PAUSE_SECONDS)
+def listener(engine: Engine, hint: Callable[[], None]) -> Callable[[], None]:
+    """Call `hint` soon after each commit of anybody, in a thread; the answer stops it. Nothing on SQLite."""
+    if engine.dialect.name != "postgresql":
+        return lambda: None
+    stop: Callable[[], None] = import_module("authsvc.storage.sql.postgresql_listener").start(engine, hint)
+    return stop
 
 
-def _on_begin(connection: Connection) -> None:
-    mode = "DEFERRED" if connection.get_execution_options().get(_READING) else "IMMEDIATE"
-    connection.exec_driver_sql(f"BEGIN {mode}")
-
-
-def _meaning(error: DBAPIError) -> str:
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-    return {
-        sqlite3.SQLITE_BUSY: "the record is locked by another writer",
-        sqlite3.SQLITE_LOCKED: "the record is locked by another writer",
-        sqlite3.SQLITE_FULL: "the record's disk is full",
-        sqlite3.SQLITE_READONLY: "the record cannot be written",
-        sqlite3.SQLITE_CANTOPEN: "the record cannot be opened",
-        sqlite3.SQLITE_NOTADB: "the record's file is not a database",
-        sqlite3.SQLITE_CORRUPT: "the record's file is damaged",
-        sqlite3.SQLITE_IOERR: "the record's disk fails",
-    }.get(code, "the record does not answer")
+def _of(error: DBAPIError) -> Any:
+    return sqlite if isinstance(error.orig, sqlite3.Error) else postgresql_errors

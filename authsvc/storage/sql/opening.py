@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select
@@ -45,6 +46,7 @@ class Opening:
     issuer: str
     accept_new_issuer: bool = False
     default_issuer: str = ""
+    password_file: Path | None = None
 
 
 def open_record(opening: Opening) -> SqlRecord:
@@ -52,7 +54,7 @@ def open_record(opening: Opening) -> SqlRecord:
 
     Raises `InvalidRequest` naming the setting at fault, `Unavailable` where the database is locked or full.
     """
-    return open_engine(dialects.make_engine(opening.url), opening)
+    return open_engine(dialects.make_engine(opening.url, opening.password_file), opening)
 
 
 def open_engine(engine: Engine, opening: Opening) -> SqlRecord:
@@ -60,7 +62,7 @@ def open_engine(engine: Engine, opening: Opening) -> SqlRecord:
     try:
         with dialects.reading(engine) as connection:
             schema.prepare(connection)
-        with dialects.writing(engine) as connection:
+        with dialects.migrating(engine) as connection:
             schema.bring_up(connection)
             _make(connection)
             _check_key(connection, opening.kek)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, insert, select
 
 from authsvc.core import envelopes
 from authsvc.storage.sql import tables
+from authsvc.storage.sql.dialects import insert_absent
 from authsvc.storage.sql.sealing import seal, unseal
 
 HASH_SECRET = "audit.identifiers"  # noqa: S105 -- the name of a wrapped secret
@@ -63,8 +64,9 @@ class SubjectKeys:
         key_id = self.hash(f"day {datetime.fromtimestamp(time, UTC).date()}")
         envelope = self._envelopes(connection, [key_id]).get(key_id)
         if envelope is None:
-            envelope = self._new_envelope(key_id)
-            connection.execute(insert(_table).values(key_id=key_id, envelope=envelope))
+            # Chains of other replicas move at the same time: whoever is first makes the key of all.
+            insert_absent(connection, _table, {"key_id": key_id, "envelope": self._new_envelope(key_id)})
+            envelope = self._envelopes(connection, [key_id])[key_id]
         return key_id, self._unwrapped(envelope, key_id)
 
     def _envelopes(self, connection: Connection, key_ids: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -78,6 +78,8 @@ class Writing:
             rows.add_change(self.connection, change, body, end.sequence, self.draft.time)
             after = Head(self.revision, digest, end)
         rows.move_head(self.connection, after)
+        if self.changed:
+            dialects.wake(self.connection)
         return after
 
 
