@@ -83,6 +83,13 @@ def test_the_plugin_gives_the_fixture_to_a_project_that_installed_it(tmp_path: P
     assert "1 passed" in ended.stdout, ended.stdout + ended.stderr
 
 
+def test_without_its_extra_the_fake_says_what_to_install() -> None:
+    program = "import sys; sys.modules['yaml'] = None; import authsvc_client.testing"
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stderr.endswith("lacks `yaml`: pip install 'authsvc-client[testing]'\n")
+
+
 def test_the_plugin_imports_nothing_of_the_client_until_a_test_asks() -> None:
     program = (
         "import authsvc_client_pytest, sys; print([m for m in sys.modules if m.split('.')[0] in ('authsvc', 'grpc')])"

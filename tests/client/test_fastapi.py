@@ -11,6 +11,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
 
+from authsvc.core.errors import InvalidRequest
 from authsvc_client import AsyncClient, BearerToken, Consumption, current_token
 from authsvc_client.fastapi import RESPONSES, requires
 from authsvc_client.guard import Verify
@@ -187,9 +188,17 @@ def test_a_websocket_is_not_let_in_by_a_guard_that_cannot_read_it(authsvc: FakeA
         "query_string": b"",
         "headers": [(b"authorization", b"Bearer " + token)],
     }
-    with pytest.raises(TypeError, match="request"):
+    with pytest.raises(RuntimeError, match="guards HTTP routes only: this WebSocket is not let in"):
         asyncio.run(app(scope, receive, send))
     assert "websocket.accept" not in {message["type"] for message in sent}
+
+
+@pytest.mark.parametrize("name", ["AUTHSVC_ISSUER", "AUTHSVC_AUDIENCE"])
+def test_a_guard_that_could_never_verify_is_refused_where_it_is_made(authsvc: FakeAuthsvc, name: str) -> None:
+    client = authsvc.async_client(**{name: ""})
+    with pytest.raises(InvalidRequest, match=f"{name}.*is required to verify tokens locally"):
+        requires(client, "orders:read", verify=Verify.LOCAL)
+    requires(client, "orders:read")
 
 
 def test_a_limit_is_429_with_retry_after(authsvc: FakeAuthsvc, get: Get) -> None:

@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import error_details_pb2, status_pb2
 
+from authsvc.core.errors import InvalidRequest
 from authsvc_client import Consumption, current_token
 from authsvc_client.grpc_server import AsyncServerInterceptor, ServerInterceptor
 from authsvc_client.guard import PUBLIC, Require, Rules, Verify
@@ -357,5 +358,9 @@ def test_without_the_service_nobody_comes_in_unless_allowed_and_verified(
 def test_rules_are_checked_when_they_are_given(authsvc: FakeAuthsvc) -> None:
     with authsvc.client() as client, pytest.raises(ValueError, match="Orders/Get"):
         ServerInterceptor(client, {"shop.Orders/Get": PUBLIC})
+    with authsvc.client(AUTHSVC_AUDIENCE="") as client:
+        ServerInterceptor(client, {"/shop.Orders/Get": Require(audience=("orders",))}, verify=Verify.LOCAL)
+        with pytest.raises(InvalidRequest, match="AUTHSVC_AUDIENCE.*is required to verify tokens locally"):
+            ServerInterceptor(client, RULES, verify=Verify.LOCAL)
     with pytest.raises(ValueError, match="permission"):
         Require(resource="orders/1")

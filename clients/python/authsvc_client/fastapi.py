@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.requests import HTTPConnection
+from fastapi.security import HTTPBearer
 
 from authsvc_client.answers import BearerToken, Consumption
 from authsvc_client.client import AsyncClient
@@ -23,10 +24,19 @@ from authsvc_client.guard import (
     Verify,
     admit,
     bearer_of,
+    check_settings,
     set_current_token,
 )
 
-_SCHEME = HTTPBearer(
+
+class _Documented(HTTPBearer):
+    """The scheme as the document shows it; the credential is read by `authorized`, of whatever connection."""
+
+    async def __call__(self, _connection: HTTPConnection) -> None:
+        return None
+
+
+_SCHEME = _Documented(
     scheme_name="authsvc", bearerFormat="JWT", description="An access token of authsvc.", auto_error=False
 )
 
@@ -63,18 +73,22 @@ def requires(
     """A dependency that answers the verified token; see `Require` for the parts of the rule.
 
     `Annotated[BearerToken, Depends(requires(client, "orders:read", resource="orders/{order_id}"))]`.
-    It refuses with 401 and WWW-Authenticate, 403, 429 and Retry-After, or 503.
+    It refuses with 401 and WWW-Authenticate, 403, 429 and Retry-After, or 503. Raises InvalidRequest where the client's
+    settings lack what `verify` needs, and RuntimeError on a WebSocket route, which it cannot guard.
     """
     rule = Require(permission, resource, tenant, audience, context, consume)
+    check_settings(client.operations.settings, [rule], verify)
 
     async def authorized(
-        request: Request,
-        _scheme: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)],
+        request: HTTPConnection,
+        _scheme: Annotated[None, Depends(_SCHEME)],
     ) -> BearerToken:
+        if not isinstance(request, Request):
+            raise RuntimeError("requires() guards HTTP routes only: this WebSocket is not let in")  # noqa: TRY004 - not a type's fault
         metadata = {name: value for name, value in request.headers.items() if name != "authorization"}
         asked = Asked(request.url.path, request, metadata, request.path_params.__getitem__)
         try:
-            # Read from the request itself: the scheme's reader takes the first of two headers.
+            # Read from the request itself: FastAPI's reader takes the first of two headers.
             credential = bearer_of(request.headers.getlist("authorization"))
             token = await client.run(admit(client.operations, rule, asked, credential, verify))
         except Refused as refused:

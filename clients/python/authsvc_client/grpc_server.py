@@ -30,6 +30,7 @@ from authsvc_client.guard import (
     Verify,
     admit,
     bearer_of,
+    check_settings,
     holding,
 )
 from authsvc_client.operations import Operations
@@ -58,6 +59,7 @@ class _Guard:
         wrong = [method for method in rules if not _METHOD.fullmatch(method)]
         if wrong:
             raise ValueError(f"not full method names, /package.Service/Method: {', '.join(wrong)}")
+        check_settings(operations.settings, (rule for rule in rules.values() if isinstance(rule, Require)), verify)
         self._operations = operations
         self._rules = dict(rules)
         self._verify = verify
@@ -77,7 +79,10 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # no
     """For `grpc.server(interceptors=[...])`. The handler reads `authsvc_client.current_token()`."""
 
     def __init__(self, client: Client, rules: Rules, *, verify: Verify = Verify.REMOTE) -> None:
-        """Guard the methods of `rules`; raises ValueError where a name is not a full method name."""
+        """Guard the methods of `rules`; raises ValueError where a name is not a full method name.
+
+        Raises InvalidRequest where the client's settings lack what `verify` needs.
+        """
         self._client = client
         self._guard = _Guard(client.operations, rules, verify)
 
@@ -117,7 +122,10 @@ class AsyncServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-a
     """For `grpc.aio.server(interceptors=[...])`. The handler reads `authsvc_client.current_token()`."""
 
     def __init__(self, client: AsyncClient, rules: Rules, *, verify: Verify = Verify.REMOTE) -> None:
-        """Guard the methods of `rules`; raises ValueError where a name is not a full method name."""
+        """Guard the methods of `rules`; raises ValueError where a name is not a full method name.
+
+        Raises InvalidRequest where the client's settings lack what `verify` needs.
+        """
         self._client = client
         self._guard = _Guard(client.operations, rules, verify)
 

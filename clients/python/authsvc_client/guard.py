@@ -20,6 +20,7 @@ from authsvc_client import messages
 from authsvc_client.answers import AuthorizeAnswer, BearerToken, Consumption
 from authsvc_client.flow import Flow
 from authsvc_client.operations import Operations
+from authsvc_client.settings import Settings
 
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
@@ -34,7 +35,8 @@ class Verify(StrEnum):
 
     REMOTE: by the service, in the same round trip as the permission. LOCAL: first against the cached keys,
     so that rubbish costs no round trip and what is asked may depend on the token; then by the service too,
-    where a permission is required. A method that requires none sees no revocation under LOCAL.
+    where a permission is required. A method that requires none sees no revocation under LOCAL. It needs the settings'
+    `issuer`, and their `audience` or the rule's.
     """
 
     REMOTE = "remote"
@@ -125,6 +127,13 @@ def holding(token: BearerToken | None) -> Iterator[None]:
         yield
     finally:
         _current.set(before)
+
+
+def check_settings(settings: Settings, rules: Iterable[Require], verify: Verify) -> None:
+    """Raise InvalidRequest that names what the settings lack for `verify`, before the first call is refused for it."""
+    if verify is Verify.LOCAL:
+        for rule in rules:
+            settings.local_audience(rule.audience)
 
 
 def bearer_of(headers: Sequence[str | bytes]) -> str:

@@ -19,7 +19,7 @@ from authsvc_client import methods
 from authsvc_client.answers import BearerToken
 from authsvc_client.flow import Flow, Send
 from authsvc_client.refreshed import Lease, Refreshed
-from authsvc_client.settings import PREFIX, Settings
+from authsvc_client.settings import Settings
 from authsvc_client.tokens import FETCH_DEADLINE
 
 REFETCH_INTERVAL = 10.0
@@ -73,10 +73,7 @@ class KeyCache:
 
     def verify(self, token: str, audience: Sequence[str], required_scope: Sequence[str], now: int) -> Flow[BearerToken]:
         """Verify; an unknown kid causes a fetch, at most one each `REFETCH_INTERVAL`."""
-        expected = frozenset(audience or self._settings.audience)
-        for name, value in (("ISSUER", self._settings.issuer), ("AUDIENCE", expected)):
-            if not value:
-                raise InvalidRequest.of(PREFIX + name, "is required to verify tokens locally")
+        expected = self._settings.local_audience(audience)
         key_set = yield from self._sets.obtain()
         try:
             verified = key_set.verify(token)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -82,6 +82,21 @@ class Settings:
             return host == "localhost" or ipaddress.ip_address(host).is_loopback
         except ValueError:
             return False
+
+    def local_audience(self, audience: Sequence[str] = ()) -> frozenset[str]:
+        """The audience to verify tokens for locally, the settings' unless given.
+
+        Raises InvalidRequest that names every variable which local verification lacks.
+        """
+        expected = frozenset(audience or self.audience)
+        faults = [
+            FieldViolation(PREFIX + name, "is required to verify tokens locally")
+            for name, value in (("ISSUER", self.issuer), ("AUDIENCE", expected))
+            if not value
+        ]
+        if faults:
+            raise InvalidRequest(faults)
+        return expected
 
     def secret(self) -> str:
         """The client's secret, read anew each time, so that a rotated one is seen without a restart."""

@@ -6,6 +6,13 @@ loopback, signs real tokens, decides by a real policy and counts real limits, so
 patched.
 """
 
-from authsvc_client.testing.fake import FakeAuthsvc
+try:
+    from authsvc_client.testing.fake import FakeAuthsvc
+except ModuleNotFoundError as missing:
+    if (missing.name or "").startswith("authsvc"):
+        raise
+    raise ImportError(
+        f"the fake decides as the service does and lacks `{missing.name}`: pip install 'authsvc-client[testing]'"
+    ) from missing
 
 __all__ = ["FakeAuthsvc"]
