@@ -28,7 +28,7 @@ def load_config(path: Path | None, extra: Sequence[str] = (), environment: Mappi
     environment = os.environ if environment is None else environment
     text, given = sources(path, extra, environment)
     try:
-        return load(text, environment, given)
+        return load(text, environment, given, file=str(path or CONFIG_FILE))
     except AuthsvcError as error:
         raise of_error(error, Exit.WRONG_USE) from None
 

@@ -360,7 +360,7 @@ def test_rules_are_checked_when_they_are_given(authsvc: FakeAuthsvc) -> None:
         ServerInterceptor(client, {"shop.Orders/Get": PUBLIC})
     with authsvc.client(AUTHSVC_AUDIENCE="") as client:
         ServerInterceptor(client, {"/shop.Orders/Get": Require(audience=("orders",))}, verify=Verify.LOCAL)
-        with pytest.raises(InvalidRequest, match="AUTHSVC_AUDIENCE.*is required to verify tokens locally"):
+        with pytest.raises(InvalidRequest, match=r"AUTHSVC_AUDIENCE.*is required to verify tokens locally"):
             ServerInterceptor(client, RULES, verify=Verify.LOCAL)
     with pytest.raises(ValueError, match="permission"):
         Require(resource="orders/1")

@@ -118,10 +118,10 @@ def _check_issuer(connection: Connection, opening: Opening) -> str:
     if known is not None and not opening.issuer:
         return known.decode()
     asked = (opening.issuer or opening.default_issuer).encode()
-    if known == asked:
-        return asked.decode()
     if not asked:
         raise InvalidRequest.of("issuer", "is required where the port of server.http_listen is chosen at each start")
+    if known == asked:
+        return asked.decode()
     if known is not None and not opening.accept_new_issuer:
         raise InvalidRequest.of(
             "issuer",

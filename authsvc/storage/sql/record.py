@@ -133,10 +133,10 @@ class SqlRecord:
             wanted = change(found, write.order) if decides else KeyChange(())
             write.add(KeyPut(key) for key in wanted.changed)
             write.add(KeyForgotten(kid) for kid in wanted.forgotten)
-            write.add(_mark(write, revocation) for revocation in wanted.revocations)
-            write.note(wanted.detail)
             if wanted.manifest is not None:
                 write.add([KeyManifestPut(wanted.manifest)])
+            write.add(_mark(write, revocation) for revocation in wanted.revocations)
+            write.note(wanted.detail)
             write.silent = not write.changed
             found = rows.keys(write.connection)
         return KeyWrite(write.revision, write.changed, found)
