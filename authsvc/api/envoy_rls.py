@@ -12,20 +12,19 @@ switch its limits off. Only `FAULTS`, our being out of order and a proxy's wrong
 from __future__ import annotations
 
 import json
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from authsvc.api import convert
+from authsvc.api import rls_encoding
 from authsvc.api.envoy_authz import QUOTA_EXCEEDED
-from authsvc.api.envoy_messages import RateLimitResponse
 from authsvc.api.rate_limit_headers import rate_limit_fields, x_rate_limit_fields
+from authsvc.api.rls_encoding import OK, OVER_LIMIT
 from authsvc.core.consumption import MAX_DESCRIPTORS, MAX_ENTRIES, LimitOutcome
 from authsvc.core.errors import InvalidRequest, PermissionDenied, Reason
 from authsvc.core.rates import Rate
 from authsvc.usecases.limits import refusal_reason
-from authsvc.usecases.rls import OVERRIDE, ProxyDescriptor, ProxyLimits
+from authsvc.usecases.rls import ProxyDescriptor, ProxyLimits
 
 if TYPE_CHECKING:
     from authsvc.api.calls import Context
@@ -42,34 +41,18 @@ FAULTS = frozenset(
 )
 """What a proxy of ours is told by an RPC error."""
 
+_PROBLEM_TYPE = (("content-type", "application/problem+json"),)
+
 MAX_HITS = 2**36
 """Hits of a descriptor are cut here: above what any rule admits, and exact in every store."""
 
-_DAY_US = 86_400_000_000
-_OK = RateLimitResponse.DESCRIPTOR.enum_types_by_name["Code"].values_by_name["OK"].number
-_OVER_LIMIT = RateLimitResponse.DESCRIPTOR.enum_types_by_name["Code"].values_by_name["OVER_LIMIT"].number
-_UNITS = {
-    name: value.number
-    for name, value in RateLimitResponse.RateLimit.DESCRIPTOR.enum_types_by_name["Unit"].values_by_name.items()
-}
-_WINDOWS: Mapping[str, int] = MappingProxyType(
-    {
-        "SECOND": 1_000_000,
-        "MINUTE": 60_000_000,
-        "HOUR": 3_600_000_000,
-        "DAY": _DAY_US,
-        "WEEK": 7 * _DAY_US,
-        "MONTH": 30 * _DAY_US,
-        "YEAR": 365 * _DAY_US,
-    }
-)
-"""Envoy's units in microseconds; months and years have fixed lengths."""
-_UNIT_OF: Mapping[int, int] = MappingProxyType({window: _UNITS[name] for name, window in _WINDOWS.items()})
-_OVERRIDE_WINDOWS: Mapping[int, int] = MappingProxyType(
+_WEEK_US = 7 * 86_400_000_000
+_OVERRIDE_WINDOWS = {
     # envoy.type.v3.RateLimitUnit agrees with the answer's unit, but knows no week.
-    {_UNITS[name]: window for name, window in _WINDOWS.items() if name != "WEEK"}
-)
-_MAX_UINT32 = 2**32 - 1
+    unit: window_us
+    for window_us, unit in rls_encoding.UNIT_OF.items()
+    if window_us != _WEEK_US
+}
 
 
 class EnvoyRateLimits:
@@ -91,12 +74,7 @@ class EnvoyRateLimits:
     @staticmethod
     def deny(reason: Reason, _http_status: int) -> bytes:
         """The explicit denial for what went wrong around the row, ready made."""
-        message = RateLimitResponse(overall_code=_OVER_LIMIT)
-        fields = message.dynamic_metadata.fields
-        fields["decision"].string_value = "deny"
-        fields["reason"].string_value = reason.text
-        serialized: bytes = message.SerializeToString()
-        return serialized
+        return rls_encoding.head(OVER_LIMIT) + rls_encoding.metadata(reason, "", "", allowed=False)
 
     @staticmethod
     async def _awaited(answer: Coroutine[Any, Any, ProxyLimits], context: Context) -> Any:
@@ -140,50 +118,31 @@ def _override(limit: Any, path: str) -> Rate:
     return Rate(limit.requests_per_unit, window_us)
 
 
-def _message(answer: ProxyLimits, context: Context) -> Any:
-    outcomes = answer.outcomes
-    allowed = answer.allowed
+def _message(answer: ProxyLimits, context: Context) -> bytes:
+    outcomes, allowed = answer.outcomes, answer.allowed
     reason = Reason.ALLOWED if allowed else refusal_reason(outcomes)
     context.decided(reason, allowed=allowed)
-    message = RateLimitResponse(overall_code=_OK if allowed else _OVER_LIMIT)
-    for met in answer.descriptors:
-        _put_status(message.statuses.add(), met)
-    if not outcomes:
-        return message
-    headers = message.response_headers_to_add
-    for name, value in (*rate_limit_fields(outcomes), *x_rate_limit_fields(outcomes)):
-        headers.add(key=name, value=value)
-    if not allowed:
-        headers.add(key="content-type", value="application/problem+json")
-        message.raw_body = _problem(outcomes)
-    nearest = _nearest(outcomes)
-    fields = message.dynamic_metadata.fields
-    fields["decision"].string_value = "allow" if allowed else "deny"
-    fields["reason"].string_value = reason.text
-    fields["rule"].string_value = nearest.rule.name
-    fields["remaining"].number_value = nearest.remaining
-    fields["decided_by"].string_value = nearest.decided_by
-    return message
+    written = [rls_encoding.head(OK if allowed else OVER_LIMIT), *map(_status, answer.descriptors)]
+    if outcomes:
+        written += [
+            rls_encoding.headers(rate_limit_fields(outcomes)),
+            rls_encoding.headers(x_rate_limit_fields(outcomes)),
+        ]
+        if not allowed:
+            written += [rls_encoding.headers(_PROBLEM_TYPE), rls_encoding.body(_problem(outcomes))]
+        nearest = _nearest(outcomes)
+        written.append(rls_encoding.metadata(reason, nearest.rule.name, nearest.decided_by, allowed=allowed))
+    return b"".join(written)
 
 
-def _put_status(status: Any, met: Sequence[LimitOutcome]) -> None:
+def _status(met: Sequence[LimitOutcome]) -> bytes:
     """One status: of the rules that a descriptor met the one that matters most."""
     if not met:
-        status.code = _OK
-        return
+        return rls_encoding.UNMATCHED
     outcome = _nearest(met)
-    rule = outcome.rule
-    status.code = _OK if outcome.allowed else _OVER_LIMIT
-    status.limit_remaining = min(_MAX_UINT32, outcome.remaining)
     wait_us = outcome.reset_after_us if outcome.allowed else outcome.retry_after_us
     # Hits beyond the limit never pass: the whole window is what a client can be told.
-    convert.put_microseconds(status.duration_until_reset, rule.rate.window_us if wait_us is None else wait_us)
-    unit = _UNIT_OF.get(rule.rate.window_us)
-    if unit is not None:
-        status.current_limit.unit = unit
-        status.current_limit.requests_per_unit = min(_MAX_UINT32, rule.rate.count)
-        if rule.name != OVERRIDE:
-            status.current_limit.name = rule.name
+    return rls_encoding.status(outcome, outcome.rule.rate.window_us if wait_us is None else wait_us)
 
 
 def _problem(outcomes: Sequence[LimitOutcome]) -> bytes:
@@ -196,4 +155,6 @@ def _problem(outcomes: Sequence[LimitOutcome]) -> bytes:
 
 def _nearest(outcomes: Sequence[LimitOutcome]) -> LimitOutcome:
     """The one that refuses longest, else the one with the least left."""
+    if len(outcomes) == 1:
+        return outcomes[0]
     return min(outcomes, key=lambda o: (o.allowed, -(o.retry_after_us or 0), o.remaining))

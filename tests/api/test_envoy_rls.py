@@ -11,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authsvc import config
+from authsvc.api import rls_encoding
 from authsvc.api.calls import Call, Refusal
 from authsvc.api.envoy_messages import RateLimitRequest, RateLimitResponse
+from authsvc.api.rls_encoding import UNIT_OF
 from authsvc.core.consumption import DecidedBy, Hit, LimitOutcome
 from authsvc.core.errors import Exhausted, Reason, Unavailable
+from authsvc.core.limits import LimitRule
+from authsvc.core.rates import Rate
 from tests.api.rls_world import SHOULD_RATE_LIMIT, Rls, request
 
 OK, OVER_LIMIT = 1, 2
@@ -280,3 +284,31 @@ def test_no_bytes_make_an_answer_that_is_unknown(garbage: bytes) -> None:
         assert RateLimitResponse.FromString(answer).overall_code in {OK, OVER_LIMIT}
     else:
         assert answer.code == 3
+
+
+@given(
+    remaining=st.integers(0, 2**52),
+    wait_us=st.integers(0, 2**52),
+    count=st.integers(1, 2**52),
+    window_us=st.sampled_from([*UNIT_OF, 15 * 60_000_000, 1]),
+    text=st.text(max_size=400),
+    allowed=st.booleans(),
+)
+def test_what_is_written_by_hand_is_what_the_message_says(
+    remaining: int, wait_us: int, count: int, window_us: int, text: str, *, allowed: bool
+) -> None:
+    rule = LimitRule("r" * 128, "api", (("user", "*"),), Rate(count, window_us), 1)
+    outcome = LimitOutcome(rule, allowed, 1, remaining, 0, None, DecidedBy.STORE)
+    code = OK if allowed else OVER_LIMIT
+    written = rls_encoding.head(code) + rls_encoding.status(outcome, wait_us) + rls_encoding.UNMATCHED
+    written += rls_encoding.headers([("x-a", text), ("x-b", "")]) + rls_encoding.body(text.encode())
+    expected = RateLimitResponse(overall_code=code, raw_body=text.encode())
+    told = expected.statuses.add(code=code, limit_remaining=min(remaining, 2**32 - 1))
+    told.duration_until_reset.seconds, told.duration_until_reset.nanos = wait_us // 10**6, wait_us % 10**6 * 1_000
+    if window_us in UNIT_OF:
+        told.current_limit.unit, told.current_limit.name = UNIT_OF[window_us], rule.name
+        told.current_limit.requests_per_unit = min(count, 2**32 - 1)
+    expected.statuses.add(code=OK)
+    expected.response_headers_to_add.add(key="x-a", value=text)
+    expected.response_headers_to_add.add(key="x-b")
+    assert RateLimitResponse.FromString(written) == expected
