@@ -156,7 +156,7 @@ class GrpcioServer:
     ) -> Iterator[bytes]:
         stream = Stream(self._loop)
         try:
-            with self._streams.holding(stream):
+            with self._streams.holding(stream, row, _address(context.peer())):
                 if not context.add_callback(stream.end):
                     stream.end()
                 for answer in self._answers(row, stream, runner, requests, context):

@@ -31,6 +31,8 @@ CALLS: Final = 10_000
 """Calls and streams that may be open at once; those beyond are refused, each in its row's way."""
 
 SWEEP_SECONDS: Final = 0.25
+CLOCK_SECONDS: Final = 0.001
+"""The resolution of the loop's clock."""
 HEARTBEAT_SECONDS: Final = 10.0
 """How often callers of quiet streams are looked for; one that left is noticed then."""
 
@@ -127,10 +129,9 @@ class GrpcApplication:
             if not head.is_grpc:
                 return await _tell(send, *framing.NOT_GRPC)
             call = replace(self._call(row, scope, head), cancelled=stream.ended, on_end=stream.on_end)
-            with self._streams.holding(stream):
-                if head.timeout is not None:
-                    expiry = loop.call_later(head.timeout, stream.end)
-                    stream.on_end(expiry.cancel)
+            with self._streams.holding(stream, row, call.peer_address):
+                if call.deadline is not None:
+                    _end_at(call.deadline, stream)
                 self._keep(self._read(row, stream, receive))
                 async with aclosing(self._engine.stream(row, call, stream.requests(), self._runner)) as answers:
                     async for answer in answers:
@@ -268,6 +269,16 @@ class LoopRunner:
     async def reach(self, state: State, revision: Revision, caller: str, deadline: float) -> None:
         """See `engine.Runner`."""
         await state.wait_for(revision, caller, deadline)
+
+
+def _end_at(deadline: float, stream: Stream) -> None:
+    """End a stream once its deadline (monotonic) has passed; never a moment before, as the loop's coarser clock might."""
+    loop = asyncio.get_running_loop()
+    left = deadline - time.monotonic()
+    if left < 0:
+        stream.end()
+    elif not stream.ended():
+        stream.on_end(loop.call_later(left + CLOCK_SECONDS, _end_at, deadline, stream).cancel)
 
 
 async def _end_if_left(stream: Stream, receive: Receive) -> None:

@@ -1,7 +1,7 @@
 """One open stream of a transport.
 
-Owns: `Stream`: its requests, its end, and who wants to be told; and `Streams`, all that are open, and their cap.
-May import: the standard library, `api.calls`, `core.errors`. Handlers of streams run on the loop, whichever
+Owns: `Stream`: its requests, its end, and who wants to be told; and `Streams`, all that are open, and their caps.
+May import: the standard library, `api`, `core.errors`. Handlers of streams run on the loop, whichever
 transport serves them.
 """
 
@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from authsvc.api.calls import Received
+from authsvc.api.method_table import PUBLIC, Row
+from authsvc.api.throttle import network_of
 from authsvc.core.errors import Exhausted, Reason
 
 _END: Final = None
 READ_AHEAD = 8
 """Requests that are read before the handler asks for them."""
+MOST_OF_STRANGERS = 200
+"""Streams that one address may hold open on rows for which nobody needs a principal: most are left to others."""
 
 
 class Stream:
@@ -90,18 +95,23 @@ class Streams:
         self._most = most
         self._lock = threading.Lock()
         self._open: set[Stream] = set()
+        self._strangers: Counter[str] = Counter()
         self._refusing = False
 
     @contextmanager
-    def holding(self, stream: Stream) -> Iterator[None]:
+    def holding(self, stream: Stream, row: Row, peer_address: str) -> Iterator[None]:
         """Counts a stream while the block runs and ends it afterwards, at once where the transport drains.
 
-        Raises Exhausted OVERLOADED above the cap.
+        Raises Exhausted OVERLOADED above the caps.
         """
+        stranger = network_of(peer_address) if row.permission == PUBLIC else ""
         with self._lock:
             if len(self._open) >= self._most:
                 raise Exhausted("too many streams are open", Reason.OVERLOADED)
+            if stranger and self._strangers[stranger] >= MOST_OF_STRANGERS:
+                raise Exhausted("this address holds too many streams", Reason.OVERLOADED)
             self._open.add(stream)
+            self._strangers[stranger] += 1
             refusing = self._refusing
         try:
             if refusing:
@@ -110,6 +120,9 @@ class Streams:
         finally:
             with self._lock:
                 self._open.discard(stream)
+                self._strangers[stranger] -= 1
+                if not self._strangers[stranger]:
+                    del self._strangers[stranger]
             stream.end()
 
     def end_all(self) -> None:

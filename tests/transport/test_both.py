@@ -6,6 +6,7 @@ import queue
 import time
 from collections.abc import Iterator
 from concurrent import futures
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from authsvc.api.method_table import BATCH_BYTES
 from authsvc.api.standard_messages import HealthCheckResponse, ServerReflectionRequest, ServerReflectionResponse
 from authsvc.core.roles_builtin import ADMIN
 from authsvc.transport.listening import TlsFiles
+from authsvc.transport.streams import MOST_OF_STRANGERS
 from authsvc.v1 import authz_pb2
 from tests.support.engines import DENIED
 from tests.support.scale import scale
@@ -311,6 +313,17 @@ def test_streams_are_capped_and_leave_unary_calls_alone(transport: str) -> None:
 
         # pyvoy learns of it at its next look for callers.
         wait_for(another, 15)
+
+
+@pytest.mark.standard("U3")
+def test_one_address_cannot_hold_every_stream(transport: str) -> None:
+    with serving(transport) as server, ExitStack() as stack:
+        channels = [stack.enter_context(connect(server.port)) for _ in range(4)]
+        held = [channels[n % 4].unary_stream(WATCH)(b"", timeout=60) for n in range(MOST_OF_STRANGERS)]
+        for one in held:
+            next(one)
+        beyond = channels[0].unary_stream(WATCH)(b"", timeout=20)
+        assert code_of(lambda: next(beyond)) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.standard("U4")
