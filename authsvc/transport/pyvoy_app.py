@@ -272,7 +272,7 @@ class LoopRunner:
 
 
 def _end_at(deadline: float, stream: Stream) -> None:
-    """End a stream once its deadline (monotonic) has passed; never a moment before, as the loop's coarser clock might."""
+    """End a stream once its deadline (monotonic) has passed, and never before it, as the loop's coarser clock might."""
     loop = asyncio.get_running_loop()
     left = deadline - time.monotonic()
     if left < 0:

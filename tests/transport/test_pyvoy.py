@@ -22,6 +22,7 @@ import pytest
 from authsvc.transport.envoy_config import EnvoyPlan, envoy_config, tls_secret
 from authsvc.transport.listening import ListenFault
 from authsvc.transport.pyvoy_app import GrpcApplication
+from authsvc.transport.pyvoy_link import StartFault
 from authsvc.transport.pyvoy_server import PyvoyServer, _environment, _parts
 from tests.support.scenario import FAULTS, scenario
 from tests.support.transports import (
@@ -95,7 +96,7 @@ def test_a_port_that_is_taken_is_one_line(served: Served) -> None:
     [("tests.support.scenario:broken", "policy.path: is not there"), ("tests.support.nothing:here", "Envoy has ended")],
 )
 def test_a_service_that_does_not_start_is_one_line(application: str, line: str) -> None:
-    with pytest.raises(ListenFault, match=line):
+    with pytest.raises((ListenFault, StartFault), match=line):
         PyvoyServer(application).listen("127.0.0.1:0")
 
 
