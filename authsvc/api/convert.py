@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from google.protobuf import struct_pb2
 from google.protobuf.duration_pb2 import Duration
@@ -29,6 +29,8 @@ MAX_CONTEXT_DEPTH = 16
 MAX_TIME = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second of a Timestamp."""
 
+M = TypeVar("M")
+T = TypeVar("T")
 Each = Callable[[Iterable[Any]], Iterable[Any]]
 """How the items of a batch are walked; it may end the walk, as `Context.while_wanted` does."""
 
@@ -100,6 +102,19 @@ def not_served(message: Any, *fields: str) -> None:
         present = message.HasField(field) if descriptor.message_type is not None else bool(getattr(message, field))
         if present:
             raise InvalidRequest.of(field, "is not served by this release", Reason.FEATURE_NOT_SERVED)
+
+
+def batch(items: Sequence[M], field: str, read: Callable[[M], T], each: Each) -> list[T]:
+    """The parts of a batch, in order; the first that is wrong refuses the batch and is named."""
+    capped(items, field, MAX_BATCH, least=1)
+    found: list[T] = []
+    for place, item in enumerate(each(items)):
+        try:
+            without_revision(item)
+            found.append(read(item))
+        except InvalidRequest as error:
+            raise under(f"{field}[{place}]", error) from None
+    return found
 
 
 def without_revision(message: Any) -> None:

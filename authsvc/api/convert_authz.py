@@ -34,15 +34,7 @@ def question(request: authz_pb2.CheckRequest) -> Question:
 
 def questions(request: authz_pb2.BatchCheckRequest, each: convert.Each = iter) -> list[Question]:
     """The questions of a batch, in order; the first that is wrong refuses the batch and is named."""
-    convert.capped(request.checks, "checks", convert.MAX_BATCH, least=1)
-    found: list[Question] = []
-    for place, check in enumerate(each(request.checks)):
-        try:
-            convert.without_revision(check)
-            found.append(question(check))
-        except InvalidRequest as error:
-            raise convert.under(f"checks[{place}]", error) from None
-    return found
+    return convert.batch(request.checks, "checks", question, each)
 
 
 def put_decision(message: authz_pb2.CheckResponse, decision: Decision, *, explain: bool) -> None:

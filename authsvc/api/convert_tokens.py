@@ -78,15 +78,7 @@ def verification(request: token_pb2.VerifyTokenRequest) -> Verification:
 
 def verifications(request: token_pb2.BatchVerifyTokensRequest, each: convert.Each = iter) -> list[Verification]:
     """The requests of a batch, in order; the first that is wrong refuses the batch and is named."""
-    convert.capped(request.requests, "requests", convert.MAX_BATCH, least=1)
-    found: list[Verification] = []
-    for place, one in enumerate(each(request.requests)):
-        try:
-            convert.without_revision(one)
-            found.append(verification(one))
-        except InvalidRequest as error:
-            raise convert.under(f"requests[{place}]", error) from None
-    return found
+    return convert.batch(request.requests, "requests", verification, each)
 
 
 def put_valid(message: token_pb2.VerifyTokenResponse, verified: VerifiedToken) -> None:
