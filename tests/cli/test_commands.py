@@ -256,7 +256,7 @@ def test_a_lost_administrator_is_replaced_beside_the_record(tmp_path: Path) -> N
     assert made["client"]["roles"] == ["authsvc.admin"]
     rotated = cli.json("clients", "rotate-secret", "admin", "--local", "--overlap", "0s")
     assert rotated["client_secret"]
-    with serving(directory) as running:
+    with serving(directory, {"issuer": ""}) as running:
         moved = json.loads(path.read_text()) | {"address": running.grpc}
         path.write_text(json.dumps(moved))
         assert cli("clients", "list", "--credentials", path).code == 0
