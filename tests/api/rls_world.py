@@ -15,7 +15,7 @@ from authsvc.ports.counters import Counters
 from authsvc.storage.counters_memory import MemoryCounters
 from authsvc.usecases.limits import Limits
 from authsvc.usecases.rls import ProxyQuotas
-from tests.api.envoy_world import StepRunner, World
+from tests.api.envoy_world import LOOPBACK, StepRunner, World
 
 SHOULD_RATE_LIMIT = "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 POLICY = """
@@ -34,9 +34,14 @@ limits:
 class Rls:
     """The row on real parts."""
 
-    def __init__(self, *, proxies: Sequence[config.Proxy] | None = None, counters: Counters | None = None) -> None:
-        known = {} if proxies is None else {"proxies": proxies}
-        self.world = World(POLICY, **known)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        *,
+        policy: str = POLICY,
+        proxies: Sequence[config.Proxy] = (LOOPBACK,),
+        counters: Counters | None = None,
+    ) -> None:
+        self.world = World(policy, proxies=proxies)
         handlers = EnvoyRateLimits(ProxyQuotas(Limits(counters or MemoryCounters(self.world.clock))))
         service = Service(RATE_LIMIT_SERVICE, handlers, handlers.deny, FAULTS)
         table = MethodTable.build([service], [Method(SHOULD_RATE_LIMIT, PROXY, AuditClass.NONE)])
