@@ -169,7 +169,6 @@ def test_the_migrations_make_exactly_the_tables(postgresql: PostgresqlBench) -> 
 @pytest.mark.standard("P8")
 def test_every_name_is_ordered_by_code_point_whatever_the_databases_language(postgresql: PostgresqlBench) -> None:
     postgresql.open()
-    assert postgresql.sql("SELECT 'a' < 'B', 'a' < 'B' COLLATE \"C\"") == [(True, False)]
     names = postgresql.sql(
         "SELECT table_name, column_name, collation_name FROM information_schema.columns"
         " WHERE table_schema = 'public' AND data_type = 'text'"

@@ -69,7 +69,7 @@ class Postgres:
             f"--pwfile={self.password}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
-            *_LANGUAGE,
+            *(_LANGUAGE if "debian" in _version() else ("--locale=C.UTF-8",)),
             "--no-sync",
         )
 
@@ -208,7 +208,14 @@ def account() -> str | None:
     return "postgres" if "postgres" in known else "nobody"
 
 
+# The build of the wheel knows no languages.
 _LANGUAGE = ("--locale-provider=icu", "--icu-locale=en-US", "--locale=C.UTF-8")
+
+
+def _version() -> str:
+    return subprocess.run(
+        [binaries() / "initdb", "--version"], capture_output=True, text=True, check=True
+    ).stdout.lower()
 
 
 def _as(user: str | None) -> dict[str, Any]:
