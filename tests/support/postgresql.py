@@ -69,7 +69,7 @@ class Postgres:
             f"--pwfile={self.password}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
-            *(_LANGUAGE if "debian" in _version() else ("--locale=C.UTF-8",)),
+            *(_LANGUAGE if is_debian() else ("--locale=C.UTF-8",)),
             "--no-sync",
         )
 
@@ -208,14 +208,13 @@ def account() -> str | None:
     return "postgres" if "postgres" in known else "nobody"
 
 
-# The build of the wheel knows no languages.
 _LANGUAGE = ("--locale-provider=icu", "--icu-locale=en-US", "--locale=C.UTF-8")
 
 
-def _version() -> str:
-    return subprocess.run(
-        [binaries() / "initdb", "--version"], capture_output=True, text=True, check=True
-    ).stdout.lower()
+def is_debian() -> bool:
+    """Whether the server is Debian's, which speaks TLS and knows languages; the wheel's does neither."""
+    asked = subprocess.run([binaries() / "initdb", "--version"], capture_output=True, text=True, check=True)
+    return "Debian" in asked.stdout
 
 
 def _as(user: str | None) -> dict[str, Any]:
