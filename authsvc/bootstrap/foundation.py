@@ -123,6 +123,7 @@ def lay_foundation(
             issuer=config.issuer,
             accept_new_issuer=accept_new_issuer,
             default_issuer=default_issuer(config),
+            password_file=config.record.password_file,
         )
     )
     process_log = ProcessLog.started(clock)
@@ -168,6 +169,7 @@ def _founded(
     tail = Tail(record, factory.authentic, clock, max_age=config.record.max_age)
     tail_of.append(tail)
     tail.start()
+    record.listen(tail.hint)
     keyring = Keyring(kek)
     return Foundation(
         config=config,

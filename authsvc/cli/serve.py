@@ -78,9 +78,12 @@ def serve(
 
 def warnings(config: Config) -> list[str]:
     """What is allowed and unwise; said at each start."""
-    if config.on_loopback or not config.bootstrap.generate:
-        return []
-    return ["bootstrap.generate: key-encryption key and admin are generated beside the record they protect"]
+    found = []
+    if not config.on_loopback and config.bootstrap.generate:
+        found.append("bootstrap.generate: key-encryption key and admin are generated beside the record they protect")
+    if config.record.url.startswith("postgresql"):
+        found.append("counters.url: several replicas on one record would each count limits for itself; run one")
+    return found
 
 
 async def _serve(config: Config, directory: Path, begun: float, form: Form, *, accept_new_issuer: bool) -> None:

@@ -6,7 +6,7 @@ that mends it.
 
 from __future__ import annotations
 
-from authsvc.config.settings import LOOPBACK, Config, PolicySource, Server, TlsMode, is_loopback, split_listen
+from authsvc.config.settings import LOOPBACK, Config, PolicySource, Record, Server, TlsMode, is_loopback, split_listen
 from authsvc.core.errors import FieldViolation, InvalidRequest
 from authsvc.core.jose import SIGNING
 from authsvc.core.rates import parse_rate
@@ -18,17 +18,13 @@ def judge(config: Config, faults: list[FieldViolation]) -> None:
     if faults:
         return
     _judge_peers(config.server, faults)
+    _judge_record(config.record, faults)
     _judge_times(config, faults)
     rules = (
         (
             not config.issuer or config.issuer.startswith(("https://", "http://")),
             "issuer",
             "is not an http or https URL",
-        ),
-        (
-            not config.record.url or config.record.url.startswith("sqlite:///"),
-            "record.url",
-            "is not of the form sqlite:///PATH, the only record of this release",
         ),
         (
             config.keys.algorithm in SIGNING,
@@ -96,6 +92,19 @@ def _judge_peers(server: Server, faults: list[FieldViolation]) -> None:
         parse_rate(server.auth_failures, "server.auth_failures")
     except InvalidRequest as error:
         faults.extend(error.violations)
+
+
+def _judge_record(record: Record, faults: list[FieldViolation]) -> None:
+    scheme, _, rest = record.url.partition("://")
+    if scheme not in {"", "sqlite", "postgresql"} or not (rest or not record.url):
+        text = "is not of the form sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+        faults.append(FieldViolation("record.url", text))
+    elif scheme == "postgresql" and (":" in rest.rpartition("@")[0] or "password=" in rest):
+        # Flags are read by every user of the machine, and URLs end in logs: so nowhere.
+        text = "holds a password: put that into a file, and name it in record.password_file"
+        faults.append(FieldViolation("record.url", text))
+    if record.password_file is not None and scheme != "postgresql":
+        faults.append(FieldViolation("record.password_file", "goes with a record.url of PostgreSQL"))
 
 
 def _judge_times(config: Config, faults: list[FieldViolation]) -> None:

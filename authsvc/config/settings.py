@@ -97,7 +97,13 @@ class Server:
 class Record:
     """The record: keys, clients, policy, bindings, revocations, audit."""
 
-    url: str = _doc("`sqlite:///PATH`; unset: `authsvc.db` in the data directory.", "")
+    url: str = _doc(
+        "`sqlite:///PATH`; unset: `authsvc.db` in the data directory. Or `postgresql://USER@HOST/DATABASE`, its "
+        "certificate verified by the system's authorities, or by `?sslrootcert=FILE`; only on loopback may it say "
+        "`?sslmode=disable`.",
+        "",
+    )
+    password_file: Path | None = _doc("the password for PostgreSQL; read anew at each connection.", None)
     max_age: Seconds = _doc("how long answers go on without reaching the record; then all is refused.", Seconds(120))
 
 
