@@ -10,11 +10,12 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from authsvc.core.consumption import DecidedBy, Hit, LimitOutcome
+from authsvc.core.consumption import Hit, LimitOutcome
 from authsvc.core.errors import Reason, TokenRefused, Unauthenticated
 from authsvc.core.policy import Decision, decide
 from authsvc.core.routes import RequestLine, RouteMatch, RouteRefused, clean_path, match
 from authsvc.usecases.authz import question_of
+from authsvc.usecases.limits import refusal_reason
 
 if TYPE_CHECKING:
     from authsvc.core.claims import VerifiedToken
@@ -145,18 +146,12 @@ class Gate:
         consumed = await self._limits.take([Hit(rule, key) for rule, key in matched])
         return ProxyAnswer(
             allowed=consumed.allowed,
-            reason=answer.reason if consumed.allowed else _refusal(consumed.outcomes),
+            reason=answer.reason if consumed.allowed else refusal_reason(consumed.outcomes),
             route=answer.route,
             token=token,
             decision=answer.decision,
             limits=consumed.outcomes,
         )
-
-
-def _refusal(outcomes: Sequence[LimitOutcome]) -> Reason:
-    """A limit that is reached is the caller's matter, one that could not be counted is ours."""
-    reached = any(not o.allowed and o.decided_by is not DecidedBy.FAILED_CLOSED for o in outcomes)
-    return Reason.LIMIT_EXCEEDED if reached else Reason.COUNTERS_UNAVAILABLE
 
 
 class _Told(Mapping[str, Any]):
