@@ -11,6 +11,7 @@ from authsvc.api import convert_authz, convert_limits, ready
 from authsvc.core.errors import PermissionDenied, Reason
 from authsvc.core.roles_builtin import EXPLAIN
 from authsvc.usecases import authz
+from authsvc.usecases.limits import refusal_reason
 from authsvc.v1 import authz_pb2, limit_pb2
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class LimitHandlers:
         """Take from every rule that matches, all or nothing."""
         wanted = self._own(convert_limits.consume(request), context)
         consumed = await self._limits.consume(context.snapshot, (wanted,))
-        reason = Reason.ALLOWED if consumed.allowed else Reason.LIMIT_EXCEEDED
+        reason = Reason.ALLOWED if consumed.allowed else refusal_reason(consumed.outcomes)
         context.decided(reason, allowed=consumed.allowed)
         return convert_limits.consumed(consumed)
 

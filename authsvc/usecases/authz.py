@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from authsvc.core.errors import Reason, TokenRefused
 from authsvc.core.policy import Decision, Question, decide
 from authsvc.core.roles_builtin import NAME_GROUPS
+from authsvc.usecases.limits import refusal_reason
 
 if TYPE_CHECKING:
     from authsvc.core.claims import VerifiedToken
@@ -160,7 +161,7 @@ class Authorizer:
         consumed = await self._limits.consume(snapshot, consume)
         return Authorization(
             allowed=consumed.allowed,
-            reason=answer.reason if consumed.allowed else Reason.LIMIT_EXCEEDED,
+            reason=answer.reason if consumed.allowed else refusal_reason(consumed.outcomes),
             token=answer.token,
             decision=answer.decision,
             limits=consumed.outcomes,
