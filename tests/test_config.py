@@ -72,7 +72,7 @@ def test_every_fault_is_listed_at_once() -> None:
         ("record.url", "postgresql://ann:ho/rse@db/authsvc", "holds a password"),
         ("record.url", "postgresql://db/authsvc?password=horse", "holds a password"),
         ("record.password_file", "/run/secrets/record", "goes with"),
-        ("counters.url", "redis://localhost", "not served by this release"),
+        ("counters.url", "mysql://localhost", "is none of memory:"),
         ("keys.algorithm", "HS256", "ES256"),
         ("keys.algorithm", "ES384", "ES256"),
         ("tokens.ttl", "2h", "tokens.max_ttl"),

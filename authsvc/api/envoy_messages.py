@@ -46,7 +46,7 @@ _POOL = _load()
 AUTHORIZATION: ServiceDescriptor = _POOL.FindServiceByName("envoy.service.auth.v3.Authorization")
 """ext_authz; its file and what it imports are what reflection shows."""
 RATE_LIMIT_SERVICE: ServiceDescriptor = _POOL.FindServiceByName("envoy.service.ratelimit.v3.RateLimitService")
-"""RLS: here for its messages, until its rows are served."""
+"""RLS."""
 
 
 def _message(name: str) -> type[Message]:

@@ -140,6 +140,7 @@ METHODS: tuple[Method, ...] = (
     Method(f"{_V1}.PolicyAdminService/RevokeRole", "authsvc.roles:revoke", _WRITE, WRITE_SECONDS),
     Method(f"{_V1}.PolicyAdminService/ListRoleBindings", "authsvc.roles:list", _READ),
     Method("envoy.service.auth.v3.Authorization/Check", PROXY, _DECISION),
+    Method("envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit", PROXY, _NONE),
     Method("grpc.health.v1.Health/Check", PUBLIC, _NONE),
     Method("grpc.health.v1.Health/List", PUBLIC, _NONE),
     Method("grpc.health.v1.Health/Watch", PUBLIC, _NONE, STREAM_SECONDS),

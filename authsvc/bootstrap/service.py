@@ -18,6 +18,7 @@ from authsvc import __version__
 from authsvc.api import envoy_messages, standard_messages
 from authsvc.api.engine import Engine, Surroundings
 from authsvc.api.envoy_authz import EnvoyAuthorization
+from authsvc.api.envoy_rls import FAULTS, EnvoyRateLimits
 from authsvc.api.handlers_admin import ClientAdminHandlers, KeyAdminHandlers, PolicyAdminHandlers
 from authsvc.api.handlers_authz import AuthzHandlers, LimitHandlers
 from authsvc.api.handlers_tokens import KeyHandlers, TokenHandlers
@@ -27,10 +28,10 @@ from authsvc.api.pages import PageTokens
 from authsvc.api.reflection import Reflection
 from authsvc.api.throttle import FailedAuthentications
 from authsvc.bootstrap.certificates import tls_files, untimely
+from authsvc.bootstrap.counting import count_by
 from authsvc.bootstrap.foundation import Foundation, random_id
 from authsvc.core.errors import AuthsvcError
 from authsvc.core.rates import parse_rate
-from authsvc.storage.counters_memory import MemoryCounters
 from authsvc.telemetry import Gauge, Metrics, tracing
 from authsvc.transport.grpcio_server import GrpcioServer
 from authsvc.transport.http_server import HttpServers
@@ -40,6 +41,7 @@ from authsvc.usecases.envoy import Gate
 from authsvc.usecases.key_sets import KeySets
 from authsvc.usecases.limits import Limits
 from authsvc.usecases.principals import Authenticator
+from authsvc.usecases.rls import ProxyQuotas
 from authsvc.v1 import (
     authz_pb2,
     client_admin_pb2,
@@ -80,6 +82,7 @@ class AuthorizationService:
             tell=self._log.event,
         )
         self._key_sets = KeySets(config.schedule, random.random)
+        self._counting = count_by(config, foundation.clock, foundation.record.secret("pseudonyms"))
         services = self._services()
         self.health = Health(service.descriptor.full_name for service in services)
         self.engine = self._engine(services)
@@ -94,6 +97,7 @@ class AuthorizationService:
         """
         config = self._found.config
         self.audit.start()
+        await self._counting.start()
         tls = tls_files(config)
         if tls is not None:
             for text in untimely(tls, self._found.clock.now()):
@@ -124,6 +128,7 @@ class AuthorizationService:
             await asyncio.to_thread(self._grpc.drain, grace)
         if self._http is not None:
             await self._http.close()
+        await self._counting.stop()
         await asyncio.to_thread(self.audit.stop)
         await asyncio.to_thread(self._found.close)
         if self._tracing is not None:
@@ -137,11 +142,12 @@ class AuthorizationService:
 
     def _services(self) -> list[Service]:
         found = self._found
-        limits = Limits(MemoryCounters(found.clock))
+        limits = Limits(self._counting.counters)
         pages = PageTokens(found.record.secret("page-tokens"))
         authorizer = Authorizer(found.tokens, limits)
         gate = Gate(found.tokens, limits)
         envoy = EnvoyAuthorization(gate, pseudonym_key=found.record.secret("pseudonyms"))
+        rate_limits = EnvoyRateLimits(ProxyQuotas(limits))
         return [
             Service(_descriptor(token_pb2, "TokenService"), TokenHandlers(found.tokens, found.revocations)),
             Service(_descriptor(key_pb2, "KeyService"), KeyHandlers(self._key_sets)),
@@ -151,6 +157,7 @@ class AuthorizationService:
             Service(_descriptor(client_admin_pb2, "ClientAdminService"), ClientAdminHandlers(found.clients, pages)),
             Service(_descriptor(policy_admin_pb2, "PolicyAdminService"), PolicyAdminHandlers(found.policies, pages)),
             Service(envoy_messages.AUTHORIZATION, envoy, envoy.deny),
+            Service(envoy_messages.RATE_LIMIT_SERVICE, rate_limits, rate_limits.deny, FAULTS),
         ]
 
     def _engine(self, services: list[Service]) -> Engine:

@@ -3,6 +3,7 @@
 from authsvc.config.reading import ENVIRONMENT_PREFIX, load
 from authsvc.config.settings import (
     LOOPBACK,
+    MEMORY,
     Audit,
     Bootstrap,
     Config,
@@ -25,6 +26,7 @@ from authsvc.config.settings import (
 __all__ = [
     "ENVIRONMENT_PREFIX",
     "LOOPBACK",
+    "MEMORY",
     "Audit",
     "Bootstrap",
     "Config",

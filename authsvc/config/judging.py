@@ -6,10 +6,23 @@ that mends it.
 
 from __future__ import annotations
 
-from authsvc.config.settings import LOOPBACK, Config, PolicySource, Record, Server, TlsMode, is_loopback, split_listen
+from authsvc.config.settings import (
+    LOOPBACK,
+    MEMORY,
+    Config,
+    PolicySource,
+    Record,
+    Server,
+    TlsMode,
+    is_loopback,
+    split_listen,
+)
 from authsvc.core.errors import FieldViolation, InvalidRequest
 from authsvc.core.jose import SIGNING
 from authsvc.core.rates import parse_rate
+
+STORES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://")
+"""What `counters.url` may begin with."""
 
 
 def judge(config: Config, faults: list[FieldViolation]) -> None:
@@ -25,6 +38,17 @@ def judge(config: Config, faults: list[FieldViolation]) -> None:
             not config.issuer or config.issuer.startswith(("https://", "http://")),
             "issuer",
             "is not an http or https URL",
+        ),
+        (
+            config.counters.url == MEMORY or config.counters.url.startswith(STORES),
+            "counters.url",
+            "is none of memory:, redis://, rediss://, redis+sentinel://, rediss+sentinel://",
+        ),
+        (1 <= config.server.replicas <= 1_000, "server.replicas", "is not between 1 and 1000"),
+        (
+            config.counters.url != MEMORY or config.server.replicas == 1,
+            "counters.url",
+            "is memory: with several replicas, each of which would count for itself",
         ),
         (
             config.keys.algorithm in SIGNING,

@@ -118,6 +118,8 @@ def _scalar(kind: Any, raw: Any) -> Any:
         if raw in ("true", "false"):
             return raw == "true"
         raise ValueError("is not true or false")
+    if kind is int:
+        return _whole(raw)
     if kind is float:
         if isinstance(raw, bool):
             raise ValueError("is not a number")
@@ -134,3 +136,11 @@ def _scalar(kind: Any, raw: Any) -> Any:
             choices = ", ".join(part.value or "unset" for part in kind)
             raise ValueError(f"`{raw}` is not served by this release; it takes {choices}") from None
     return kind(raw)
+
+
+def _whole(raw: Any) -> int:
+    if type(raw) is int:
+        return raw
+    if isinstance(raw, str) and raw.isascii() and raw.isdigit():
+        return int(raw)
+    raise ValueError("is not a whole number")

@@ -25,6 +25,10 @@ LOOPBACK = "loopback"
 """The peer of `server.proxies` that is whoever connects from this machine."""
 
 
+MEMORY = "memory:"
+"""The counters of one process."""
+
+
 class TlsMode(StrEnum):
     """How `listen` and `http_listen` speak TLS."""
 
@@ -90,6 +94,7 @@ class Server:
     proxies: tuple[Proxy, ...] = _doc("who may call Envoy's services; unset: loopback, all routes.", ())
     reflection: bool | None = _doc("gRPC reflection; unset: on loopback only.", None)
     auth_failures: str = _doc("failed authentications an address may have.", "20/1m")
+    replicas: int = _doc("how many replicas there are; each enforces its share while no store counts for all.", 1)
     grace: Seconds = _doc("how long a stop waits for calls in flight.", Seconds(10))
 
 
@@ -111,7 +116,13 @@ class Record:
 class Counters:
     """The counters of limits."""
 
-    url: Literal["memory:"] = _doc("`memory:` counts in this process.", "memory:")
+    url: str = _doc(
+        "`memory:` counts in this process; `redis://[USER@]HOST[:PORT][/DB]` and `redis+sentinel://HOST,HOST/MASTER` "
+        "in a store that replicas share, `rediss` with TLS.",
+        MEMORY,
+    )
+    password_file: Path | None = _doc("the store's password.", None)
+    ca: Path | None = _doc("CA bundle of `rediss`, PEM; unset: the system's authorities.", None)
 
 
 @dataclass(frozen=True, slots=True)

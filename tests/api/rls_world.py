@@ -10,7 +10,7 @@ from authsvc.api.calls import Call, Refusal
 from authsvc.api.engine import Engine
 from authsvc.api.envoy_messages import RATE_LIMIT_SERVICE, RateLimitRequest, RateLimitResponse
 from authsvc.api.envoy_rls import FAULTS, EnvoyRateLimits
-from authsvc.api.method_table import PROXY, AuditClass, Method, MethodTable, Service
+from authsvc.api.method_table import MethodTable, Service
 from authsvc.ports.counters import Counters
 from authsvc.storage.counters_memory import MemoryCounters
 from authsvc.usecases.limits import Limits
@@ -44,7 +44,7 @@ class Rls:
         self.world = World(policy, proxies=proxies)
         handlers = EnvoyRateLimits(ProxyQuotas(Limits(counters or MemoryCounters(self.world.clock))))
         service = Service(RATE_LIMIT_SERVICE, handlers, handlers.deny, FAULTS)
-        table = MethodTable.build([service], [Method(SHOULD_RATE_LIMIT, PROXY, AuditClass.NONE)])
+        table = MethodTable.build([service])
         self.engine = Engine(table, self.world.engine._around)
         row = table.get(SHOULD_RATE_LIMIT)
         assert row is not None

@@ -10,6 +10,7 @@ import pytest
 
 from authsvc.api import envoy_messages
 from authsvc.api.method_table import Row
+from authsvc.api.rls_encoding import OVER_LIMIT
 from authsvc.core.roles_builtin import ADMIN, AUDITOR, BUILTIN_ROLES, CALLER, OPERATOR
 from authsvc.core.roles_builtin import PROXY as PROXY_ROLE
 from tests.support.embedded import Caller, Embedded, Refused, embedded
@@ -50,7 +51,9 @@ PUBLIC_ROWS = frozenset(
         "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     }
 )
-ENVOY_ROWS = frozenset({"envoy.service.auth.v3.Authorization/Check"})
+AUTHORIZATION = "envoy.service.auth.v3.Authorization/Check"
+RATE_LIMIT = "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+ENVOY_ROWS = frozenset({AUTHORIZATION, RATE_LIMIT})
 
 
 @pytest.fixture(scope="module")
@@ -112,25 +115,31 @@ def test_a_token_for_another_audience_is_no_credential_here(service: Embedded) -
         assert caught.value.code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
+def assert_denied(row: str, answer: bytes) -> None:
+    """By the row's own explicit denial."""
+    if row == RATE_LIMIT:
+        assert envoy_messages.RateLimitResponse.FromString(answer).overall_code == OVER_LIMIT
+        return
+    denial = envoy_messages.CheckResponse.FromString(answer)
+    assert denial.status.code != 0
+    assert denial.HasField("denied_response")
+
+
 @pytest.mark.standard("U11")
 def test_no_built_in_role_but_proxy_reaches_envoys_rows_by_its_token(mesh: Mesh, service: Embedded) -> None:
     """Envoy sends no token: a token, the admin's too, is not looked at."""
     with mesh.peer("spiffe://test/ns/x/sa/stranger") as caller:
         for _ in ROLES:
-            answer = envoy_messages.CheckResponse.FromString(
-                caller.raw(next(iter(ENVOY_ROWS)), b"", token=service.admin())
-            )
-            assert answer.status.code != 0
-            assert answer.HasField("denied_response")
+            for row in ENVOY_ROWS:
+                assert_denied(row, caller.raw(row, b"", token=service.admin()))
 
 
 @pytest.mark.standard("E10", "U11")
 def test_envoys_rows_answer_a_stranger_by_denial_and_never_by_an_rpc_error(mesh: Mesh) -> None:
     with mesh.peer("spiffe://test/ns/x/sa/stranger") as caller:
         for request in (b"", b"\xff\xff", b"\x00" * 300_000):
-            answer = envoy_messages.CheckResponse.FromString(caller.raw(next(iter(ENVOY_ROWS)), request))
-            assert answer.status.code != 0
-            assert answer.HasField("denied_response")
+            for row in ENVOY_ROWS:
+                assert_denied(row, caller.raw(row, request))
 
 
 @pytest.mark.standard("U11")

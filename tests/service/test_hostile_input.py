@@ -15,6 +15,8 @@ from google.protobuf.message import Message
 
 from authsvc.api import envoy_messages
 from authsvc.api.method_table import Kind, Row
+from authsvc.api.rls_encoding import OK, OVER_LIMIT
+from authsvc.core.errors import Reason
 from authsvc.v1 import authz_pb2, token_pb2
 from tests.support.embedded import Embedded, Refused
 from tests.support.scale import scale
@@ -59,11 +61,14 @@ def outcome(service: Embedded, row: Row, request: bytes, token: str) -> grpc.Sta
     try:
         answer = service.call.raw(row.name, request, token="" if row.denials else token)
     except Refused as refusal:
-        must(row.denials is None, f"{row.name} refused by {refusal}")
+        told = refusal.code is grpc.StatusCode.INVALID_ARGUMENT and Reason.REQUEST_INVALID in row.errors
+        must(row.denials is None or told, f"{row.name} refused by {refusal}")
         must(refusal.code in REFUSALS, f"{row.name}: {refusal}")
         must("Traceback" not in refusal.message, row.name)
         return refusal.code
-    if row.denials is not None:
+    if row.name.endswith("/ShouldRateLimit"):
+        assert envoy_messages.RateLimitResponse.FromString(answer).overall_code in {OK, OVER_LIMIT}
+    elif row.denials is not None:
         denial = envoy_messages.CheckResponse.FromString(answer)
         assert denial.status.code != 0
         assert denial.HasField("denied_response")

@@ -18,6 +18,7 @@ from immutables import Map
 from authsvc.api import envoy_messages, standard_messages
 from authsvc.api.calls import Call, Context, Refusal
 from authsvc.api.engine import Engine, State, Surroundings
+from authsvc.api.envoy_rls import FAULTS
 from authsvc.api.method_table import METHODS, MethodTable, Row, Service
 from authsvc.api.throttle import FailedAuthentications
 from authsvc.clock import FakeClock
@@ -53,9 +54,10 @@ OWN_SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     for module in (authz_pb2, client_admin_pb2, key_admin_pb2, key_pb2, limit_pb2, policy_admin_pb2, token_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
+ENVOY_SERVICES = (envoy_messages.AUTHORIZATION, envoy_messages.RATE_LIMIT_SERVICE)
 ALL_SERVICES = (
     *OWN_SERVICES,
-    envoy_messages.AUTHORIZATION,
+    *ENVOY_SERVICES,
     standard_messages.HEALTH,
     standard_messages.REFLECTION,
 )
@@ -252,7 +254,8 @@ def all_services(**authz: Handle) -> list[Service]:
         Service(
             descriptor,
             Handlers(descriptor, **(authz if descriptor is check else {})),
-            deny if descriptor is envoy_messages.AUTHORIZATION else None,
+            deny if descriptor in ENVOY_SERVICES else None,
+            FAULTS if descriptor is envoy_messages.RATE_LIMIT_SERVICE else frozenset(),
         )
         for descriptor in ALL_SERVICES
     ]
