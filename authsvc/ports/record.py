@@ -17,11 +17,9 @@ Laws of every verb that writes (STATE.md, "Revision and change log"):
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from authsvc.core.audit import AuditDraft, AuditEvent, ChainPoint, SealedIdentifier
@@ -29,6 +27,7 @@ from authsvc.core.bindings import Binding
 from authsvc.core.clients import Client
 from authsvc.core.key_manifest import KeyManifest
 from authsvc.core.keys import KeyRecord
+from authsvc.core.revocations import RevocationKind, revocation_digest
 from authsvc.core.values import Revision
 
 if TYPE_CHECKING:
@@ -47,21 +46,6 @@ class Head:
     revision: Revision
     digest: bytes
     audit: ChainPoint
-
-
-class RevocationKind(StrEnum):
-    """What a revocation names."""
-
-    TOKEN = "token"  # noqa: S105 - a kind, not a credential
-    SUBJECT = "subject"
-    CLIENT = "client"
-    ISSUER = "issuer"
-
-
-def revocation_digest(kind: RevocationKind, value: str) -> bytes:
-    """The 16 bytes that stand for a revoked thing, so that no identifier is kept for it."""
-    digest = hashlib.blake2b(value.encode(), digest_size=16, person=kind.value.encode())
-    return digest.digest()
 
 
 @dataclass(frozen=True, slots=True)

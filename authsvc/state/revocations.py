@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from immutables import Map
 
-from authsvc.ports.record import Order, RevocationKind, RevocationMark, revocation_digest
+from authsvc.core.revocations import RevocationKind, revocation_digest
+from authsvc.ports.record import Order, RevocationMark
 
 if TYPE_CHECKING:
     from authsvc.core.claims import VerifiedToken

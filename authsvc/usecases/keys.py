@@ -19,7 +19,8 @@ from authsvc.core.envelopes import PRIVATE_KEY, seal
 from authsvc.core.errors import InvalidRequest, NotFound, Reason
 from authsvc.core.jose import Algorithm, PrivateKey
 from authsvc.core.keys import SERVICE_ACTOR, KeyRecord, KeySchedule, KeyState
-from authsvc.ports.record import KeyChange, KeyRows, KeyWrite, Order, Revocation, RevocationKind
+from authsvc.core.revocations import RevocationKind
+from authsvc.ports.record import KeyChange, KeyRows, KeyWrite, Order, Revocation
 from authsvc.usecases.writes import Act, Writer
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from authsvc.core import claims
 from authsvc.core.errors import InvalidRequest, TokenRefused
-from authsvc.ports.record import Revocation, RevocationKind
+from authsvc.core.revocations import RevocationKind
+from authsvc.ports.record import Revocation
 from authsvc.usecases.writes import Act, Writer
 
 if TYPE_CHECKING:

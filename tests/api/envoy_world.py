@@ -24,9 +24,10 @@ from authsvc.core.envelopes import PRIVATE_KEY, Kek, seal
 from authsvc.core.errors import Reason
 from authsvc.core.jose import Algorithm, PrivateKey
 from authsvc.core.rates import Rate
+from authsvc.core.revocations import RevocationKind
 from authsvc.core.values import Revision
 from authsvc.ports.counters import Counters
-from authsvc.ports.record import Head, KeyRows, PolicyRecord, RecordState, Revocation, RevocationKind, RevocationMark
+from authsvc.ports.record import Head, KeyRows, PolicyRecord, RecordState, Revocation, RevocationMark
 from authsvc.state.snapshot import Snapshot, build
 from authsvc.storage.counters_memory import MemoryCounters
 from authsvc.usecases.envoy import Gate

@@ -19,7 +19,7 @@ from authsvc.core.consumption import DecidedBy, Hit, LimitOutcome
 from authsvc.core.errors import Reason, TokenRefused, Unavailable
 from authsvc.core.limits import LimitRule
 from authsvc.core.rates import Rate
-from authsvc.ports.record import RevocationKind
+from authsvc.core.revocations import RevocationKind
 from authsvc.usecases.envoy import bearer
 from tests.api.envoy_model import ENVOYS
 from tests.api.envoy_world import ISSUER, POLICY, World, check_request, stranger

@@ -19,6 +19,7 @@ from authsvc.core.audit import GENESIS, RECORD_CHAIN, ChainPoint, check_chain
 from authsvc.core.bindings import Binding, BindingSource
 from authsvc.core.errors import Conflict, InvalidRequest, NotFound, Reason
 from authsvc.core.keys import KeyRecord, KeyState
+from authsvc.core.revocations import RevocationKind, revocation_digest
 from authsvc.ports.change_log import (
     BindingPut,
     BindingRemoved,
@@ -28,16 +29,7 @@ from authsvc.ports.change_log import (
     KeyPut,
     RevocationPut,
 )
-from authsvc.ports.record import (
-    KeyChange,
-    KeyRows,
-    Order,
-    Record,
-    Revocation,
-    RevocationKind,
-    View,
-    revocation_digest,
-)
+from authsvc.ports.record import KeyChange, KeyRows, Order, Record, Revocation, View
 from tests.support.record_values import (
     ADMIN,
     NOW,

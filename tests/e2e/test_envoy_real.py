@@ -14,7 +14,7 @@ import pytest
 
 from authsvc.api.envoy_authz import IDENTITY_HEADERS
 from authsvc.cli.demo_envoy import EnvoySetup, echo_upstream, envoy_config, find_envoy, running_envoy
-from authsvc.ports.record import RevocationKind
+from authsvc.core.revocations import RevocationKind
 from tests.api.envoy_world import World
 from tests.support.envoy import Edge, edge, send, send_http2, serving
 

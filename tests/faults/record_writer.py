@@ -13,7 +13,8 @@ import threading
 from pathlib import Path
 
 from authsvc.core.envelopes import Kek
-from authsvc.ports.record import Record, Revocation, RevocationKind
+from authsvc.core.revocations import RevocationKind
+from authsvc.ports.record import Record, Revocation
 from authsvc.storage.sql.opening import Opening, open_record
 from tests.support.record_values import NOW, POLICY, client, draft, file_binding, granted
 

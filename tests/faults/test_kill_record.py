@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from authsvc.core.keys import KeyRecord
-from authsvc.ports.record import KeyRows, RevocationKind, revocation_digest
+from authsvc.core.revocations import RevocationKind, revocation_digest
+from authsvc.ports.record import KeyRows
 from authsvc.state.snapshot import build
 from authsvc.storage.sql.opening import open_record
 from tests.conformance.record import is_whole

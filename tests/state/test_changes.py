@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from authsvc.core.bindings import Binding, make_binding
 from authsvc.core.errors import AuthsvcError
 from authsvc.core.keys import KeyState
+from authsvc.core.revocations import RevocationKind
 from authsvc.ports.change_log import Change, UnknownEdit
-from authsvc.ports.record import Record, Revocation, RevocationKind
+from authsvc.ports.record import Record, Revocation
 from authsvc.state.changes import UnknownChangeError, apply
 from authsvc.state.snapshot import Snapshot, build
 from authsvc.storage.sql.record import SqlRecord

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from authsvc.core.claims import ACCESS_TOKEN_TYPE, ACCESS_TOKEN_TYPES, Issuer, TokenDraft, VerifiedToken, sign_token
 from authsvc.core.claims import verify_signature_and_claims as verify
 from authsvc.core.jose import Algorithm, PrivateKey, VerificationKey
-from authsvc.ports.record import Order, RevocationKind, RevocationMark, revocation_digest
+from authsvc.core.revocations import RevocationKind, revocation_digest
+from authsvc.ports.record import Order, RevocationMark
 from authsvc.state.revocations import Revocations
 from tests.support.record_values import NOW
 

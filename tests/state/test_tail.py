@@ -17,8 +17,9 @@ import pytest
 
 from authsvc.clock import FakeClock
 from authsvc.core.errors import AuthsvcError, Conflict, DeadlineExceeded, Exhausted, Reason, Unavailable
+from authsvc.core.revocations import RevocationKind
 from authsvc.core.values import Revision
-from authsvc.ports.record import Head, Revocation, RevocationKind
+from authsvc.ports.record import Head, Revocation
 from authsvc.state.tail import Tail
 from authsvc.storage.sql.dialects import make_engine
 from authsvc.storage.sql.record import SqlRecord

@@ -18,6 +18,7 @@ from authsvc.core.clients import Client, ClientSecret
 from authsvc.core.jose import Algorithm
 from authsvc.core.key_manifest import KeyManifest
 from authsvc.core.keys import KeyRecord, KeyState
+from authsvc.core.revocations import RevocationKind
 from authsvc.ports.change_log import (
     BindingPut,
     BindingRemoved,
@@ -31,7 +32,7 @@ from authsvc.ports.change_log import (
     RevocationPut,
     UnknownEdit,
 )
-from authsvc.ports.record import PolicyRecord, RevocationKind, RevocationMark
+from authsvc.ports.record import PolicyRecord, RevocationMark
 
 _DOMAIN = b"authsvc change 1"
 

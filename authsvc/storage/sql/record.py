@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from authsvc.core.audit import RECORD_CHAIN, AuditDraft, AuditEvent, ChainPoint, SealedIdentifier
 from authsvc.core.errors import Conflict, NotFound, Reason
+from authsvc.core.revocations import RevocationKind
 from authsvc.core.values import Revision
 from authsvc.ports.change_log import (
     Change,
@@ -35,7 +36,6 @@ from authsvc.ports.record import (
     PolicyWrite,
     RecordState,
     Revocation,
-    RevocationKind,
     RevocationMark,
     Write,
     no_check,

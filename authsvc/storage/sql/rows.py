@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 
 from authsvc.core.audit import ChainPoint
 from authsvc.core.clients import Client
+from authsvc.core.revocations import RevocationKind
 from authsvc.core.values import Revision
 from authsvc.ports.change_log import (
     Change,
@@ -24,7 +25,7 @@ from authsvc.ports.change_log import (
     PolicyPut,
     RevocationPut,
 )
-from authsvc.ports.record import Head, KeyRows, Order, PolicyRecord, RecordState, RevocationKind, RevocationMark
+from authsvc.ports.record import Head, KeyRows, Order, PolicyRecord, RecordState, RevocationMark
 from authsvc.storage.sql import binding_rows, codec, secret_rows, tables
 
 _HEAD = select(tables.head)
