@@ -31,7 +31,21 @@ def build() -> typer.Typer:
     """The application with every command of this release."""
     import typer
 
-    from authsvc.cli import bench, check, clients, demo, keys, limits, policy, roles, serve, smoke, tokens, version
+    from authsvc.cli import (
+        bench,
+        check,
+        clients,
+        demo,
+        keys,
+        limits,
+        migrate,
+        policy,
+        roles,
+        serve,
+        smoke,
+        tokens,
+        version,
+    )
     from authsvc.cli.ending import Commands
     from authsvc.cli.settings import FLAGS
 
@@ -47,6 +61,7 @@ def build() -> typer.Typer:
     app.command(context_settings=FLAGS)(serve.serve)
     app.command()(demo.demo)
     app.command()(smoke.smoke)
+    app.command(context_settings=FLAGS)(migrate.migrate)
     app.command("check-config", context_settings=FLAGS)(serve.check_config)
     app.add_typer(keys.app, name="keys")
     app.add_typer(clients.app, name="clients")

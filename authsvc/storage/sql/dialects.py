@@ -103,6 +103,12 @@ def cannot_open(error: Unavailable) -> bool:
     return isinstance(cause, DBAPIError) and bool(_of(cause).is_lasting(cause))
 
 
+def gave_way(error: Unavailable) -> bool:
+    """Whether a migration waited too long for a table that others use, so that it may try again from its beginning."""
+    cause = error.__cause__
+    return isinstance(cause, DBAPIError) and bool(_of(cause).gave_way(cause))
+
+
 def insert_absent(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
     """Insert a row unless one of its key is there; waits for another transaction that inserts it just now."""
     connection.execute(_INSERT[connection.dialect.name](table).values(row).on_conflict_do_nothing())

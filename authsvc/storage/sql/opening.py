@@ -1,16 +1,19 @@
-"""Opening a record: is it ours, of this schema, under this key, for this issuer?
+"""Opening a record: is it ours, of a schema that we know, under this key, for this issuer?
 
 Owns: every refusal at open, each an `InvalidRequest` whose field is the setting at fault. May import: SQLAlchemy,
 `core`, `ports`. A fresh database becomes a record here; all of it happens in one write transaction, so that
-several instances that open at once agree.
+several instances that open at once agree. `migrate` does the part of it that needs the right to make tables.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import insert, select
 
@@ -29,6 +32,10 @@ _ISSUER = "issuer"
 _KEY_CHECK = "key_check"
 _PLAIN = b"this record's key-encryption key"
 _RECORD_ID_BYTES = 4
+_TURN_SECONDS = 60.0
+"""How long a migration gives way to the statements of others again and again, before it gives up."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +66,59 @@ def open_record(opening: Opening) -> SqlRecord:
 
 def open_engine(engine: Engine, opening: Opening) -> SqlRecord:
     """`open_record` over an engine that exists."""
+
+    def found(connection: Connection) -> str:
+        schema.bring_up(connection)
+        _make(connection)
+        _check_key(connection, opening.kek)
+        return _check_issuer(connection, opening)
+
     try:
-        with dialects.reading(engine) as connection:
-            schema.prepare(connection)
-        with dialects.migrating(engine) as connection:
-            schema.bring_up(connection)
-            _make(connection)
-            _check_key(connection, opening.kek)
-            issuer = _check_issuer(connection, opening)
-        return SqlRecord(engine, opening.kek, issuer)
-    except Unavailable as error:
-        engine.dispose()
-        if dialects.cannot_open(error):
-            raise InvalidRequest.of("record.url", error.message) from error
-        raise
+        with _judged():
+            return SqlRecord(engine, opening.kek, _in_turn(engine, found))
     except BaseException:
         engine.dispose()
+        raise
+
+
+def migrate(url: str, password_file: Path | None = None) -> tuple[str, str]:
+    """Make the tables, or bring them to this release's schema; the schema before (empty: none) and after.
+
+    Needs neither key nor issuer. A newer schema that this release can use is left as it is. Several at once are safe:
+    one works, the others wait for it and find nothing to do. Raises as `open_record`.
+    """
+    engine = dialects.make_engine(url, password_file)
+    try:
+        with _judged():
+            before = _in_turn(engine, schema.bring_up)
+    finally:
+        engine.dispose()
+    known = "" if before is None else before.version
+    return known, max(known, schema.NEWEST)
+
+
+def _in_turn(engine: Engine, work: Callable[[Connection], _T]) -> _T:
+    """Run `work` in the write transaction of a start; again where it had to give way to others' statements."""
+    end = time.monotonic() + _TURN_SECONDS
+    while True:
+        with dialects.reading(engine) as connection:
+            schema.prepare(connection)
+        try:
+            with dialects.migrating(engine) as connection:
+                return work(connection)
+        except Unavailable as error:
+            if not dialects.gave_way(error) or time.monotonic() > end:
+                raise
+
+
+@contextlib.contextmanager
+def _judged() -> Iterator[None]:
+    """What waiting does not mend is a fault of the setting."""
+    try:
+        yield
+    except Unavailable as error:
+        if dialects.cannot_open(error):
+            raise InvalidRequest.of("record.url", error.message) from error
         raise
 
 

@@ -106,6 +106,8 @@ def alone(connection: Connection) -> Iterator[None]:
         for name, value in _MIGRATING.items():
             connection.exec_driver_sql("SELECT set_config(%s, %s, true)", (name, value))
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+        # Whoever waits for a table's strongest lock holds up all who come after, so it waits no longer than they may.
+        connection.exec_driver_sql("SELECT set_config('lock_timeout', %s, true)", (_SESSION["lock_timeout"],))
         if connection.exec_driver_sql("SHOW server_encoding").scalar() != "UTF8":
             raise InvalidRequest.of("record.url", "names a database whose encoding is not UTF8")
         yield

@@ -52,6 +52,7 @@ libpq gives no SQLSTATE there; a server that speaks another language falls throu
 """
 
 _UNREACHABLE = "the record's database does not answer"
+_LOCKED_STATES = ("40P01", "55P03")
 _LASTING_STATES = ("28", "3D000", "42501")
 
 
@@ -69,6 +70,11 @@ def is_lasting(error: DBAPIError) -> bool:
     if state:
         return state.startswith(_LASTING_STATES)
     return next((lasting for part, _, lasting in _REFUSALS if part in str(error.orig)), False)
+
+
+def gave_way(error: DBAPIError) -> bool:
+    """Whether a lock was not to be had in time, or two waited for each other."""
+    return _state(error) in _LOCKED_STATES
 
 
 def _state(error: DBAPIError) -> str:

@@ -55,6 +55,11 @@ def is_lasting(error: DBAPIError) -> bool:
     return _code(error) in _LASTING
 
 
+def gave_way(_error: DBAPIError) -> bool:
+    """Never: a write here waits for the whole file, before it has done anything."""
+    return False
+
+
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
     _use_wal(connection)
