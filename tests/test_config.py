@@ -73,6 +73,9 @@ def test_every_fault_is_listed_at_once() -> None:
         ("record.url", "postgresql://db/authsvc?password=horse", "holds a password"),
         ("record.password_file", "/run/secrets/record", "goes with"),
         ("counters.url", "mysql://localhost", "is none of memory:"),
+        ("server.workers", "0", "is not between"),
+        ("server.workers", "1000", "is not between"),
+        ("server.workers", "two", "whole number"),
         ("keys.algorithm", "HS256", "ES256"),
         ("keys.algorithm", "ES384", "ES256"),
         ("tokens.ttl", "2h", "tokens.max_ttl"),
@@ -103,6 +106,19 @@ def test_a_service_beyond_loopback_needs_tls_a_given_key_and_a_given_admin() -> 
     assert faults(text).keys() == {"keys.kek", "bootstrap.admin_client_id"}
     assert load(text + "[bootstrap]\ngenerate = true\n", {}).bootstrap.generate
     assert not load(text + "[bootstrap]\ngenerate = true\n", {}).reflection
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"server.workers": "2"}, {"server.replicas": "2"}, {"server.workers": "2", "server.replicas": "2"}],
+)
+def test_several_processes_need_a_record_and_counters_that_they_can_share(settings: dict[str, str]) -> None:
+    postgresql, redis = {"record.url": "postgresql://db/authsvc"}, {"counters.url": "redis://counters"}
+    assert faults("", None, **settings).keys() == {"record.url", "counters.url"}
+    assert faults("", None, **settings, **redis).keys() == {"record.url"}
+    (told,) = faults("", None, **settings, **postgresql).values()
+    assert all(f"{name} = {count}" in told for name, count in settings.items())
+    assert load("", {}, {**settings, **postgresql, **redis}).processes == len(settings) * 2
 
 
 def test_peers_that_need_certificates_need_a_client_ca() -> None:

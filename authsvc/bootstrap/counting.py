@@ -41,7 +41,7 @@ def count_by(config: Config, clock: Clock, pseudonym_key: bytes) -> Counting:
     if config.counters.url == MEMORY:
         return Counting(MemoryCounters(clock))
     node = RedisNode(_target(config))
-    failure = FailurePolicy(clock, lambda: config.server.replicas)
+    failure = FailurePolicy(clock, lambda: config.processes)
     return Counting(RedisCounters(node, failure, pseudonym_key=pseudonym_key), node)
 
 

@@ -23,6 +23,8 @@ from authsvc.core.rates import parse_rate
 
 STORES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://")
 """What `counters.url` may begin with."""
+MOST_WORKERS = 64
+"""A worker is for a core; machines with more run several replicas."""
 
 
 def judge(config: Config, faults: list[FieldViolation]) -> None:
@@ -45,10 +47,16 @@ def judge(config: Config, faults: list[FieldViolation]) -> None:
             "is none of memory:, redis://, rediss://, redis+sentinel://, rediss+sentinel://",
         ),
         (1 <= config.server.replicas <= 1_000, "server.replicas", "is not between 1 and 1000"),
+        (1 <= config.server.workers <= MOST_WORKERS, "server.workers", f"is not between 1 and {MOST_WORKERS}"),
         (
-            config.counters.url != MEMORY or config.server.replicas == 1,
+            config.processes <= 1 or config.counters.url != MEMORY,
             "counters.url",
-            "is memory: with several replicas, each of which would count for itself",
+            f"is memory: {_several(config)} would each count for itself: name a Redis",
+        ),
+        (
+            config.processes <= 1 or config.record.url.startswith("postgresql:"),
+            "record.url",
+            f"is SQLite, which {_several(config)} cannot share: name a PostgreSQL",
         ),
         (
             config.keys.algorithm in SIGNING,
@@ -80,6 +88,14 @@ def judge(config: Config, faults: list[FieldViolation]) -> None:
                 "bootstrap.admin_client_id", "is required off loopback (or bootstrap.generate = true, for a trial)"
             )
         )
+
+
+def _several(config: Config) -> str:
+    return " and ".join(
+        f"server.{name} = {count}"
+        for name, count in (("workers", config.server.workers), ("replicas", config.server.replicas))
+        if count != 1
+    )
 
 
 def _judge_listeners(server: Server, faults: list[FieldViolation]) -> None:

@@ -88,6 +88,7 @@ class Server:
     transport: Literal["grpcio", "pyvoy"] = _doc(
         "what carries gRPC: `grpcio`, or `pyvoy`, Envoy with this service inside.", "grpcio"
     )
+    workers: int = _doc("how many processes share the ports; more than one needs PostgreSQL and Redis.", 1)
     tls: Tls = _doc("certificates.", default_factory=Tls)
     client_ca: Path | None = _doc("CA bundle, PEM; where set, clients must show a certificate of it.", None)
     principals: tuple[PeerPrincipal, ...] = _doc("TLS peers mapped to clients.", ())
@@ -194,6 +195,11 @@ class Config:
             leeway=self.tokens.leeway,
             jwks_max_age=max(1, min(300, self.keys.publish_lead // 2)),
         )
+
+    @property
+    def processes(self) -> int:
+        """How many processes serve the record: the workers of all replicas."""
+        return self.server.replicas * self.server.workers
 
     @property
     def on_loopback(self) -> bool:

@@ -39,7 +39,7 @@ def fresh(path: Path, name: str) -> Path:
 
 @pytest.mark.standard("R10")
 def test_a_store_that_is_gone_holds_up_nothing_and_the_answer_says_who_decided(tmp_path: Path) -> None:
-    with store() as redis, serving(fresh(tmp_path, "data"), {"counters.url": redis.url, "server.replicas": "2"}) as one:
+    with store() as redis, serving(fresh(tmp_path, "data"), {"counters.url": redis.url}) as one:
         one.apply(POLICY)
         wait_for(lambda: consume(one, "closed") == (True, STORE))
         redis.server.kill()
