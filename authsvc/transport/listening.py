@@ -1,13 +1,14 @@
 """What listeners share.
 
-Owns: addresses, TLS files, and the one line that says why an address cannot be served. May import: the standard
-library.
+Owns: addresses, TLS files, and the one line that says why an address cannot be served. May import: `config`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from authsvc.config import split_listen
 
 
 class ListenFault(Exception):
@@ -30,7 +31,7 @@ class TlsFiles:
 
 def host_and_port(address: str) -> tuple[str, int]:
     """Split `host:port`, `[::1]:port`. Raises ListenFault."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65_535:
-        raise ListenFault(f"{address} is not host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    try:
+        return split_listen(address)
+    except ValueError as fault:
+        raise ListenFault(str(fault)) from None

@@ -7,7 +7,6 @@ that a bad token is never excused by the connection it came through.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from authsvc.config import LOOPBACK
 from authsvc.core import values
+from authsvc.core.addresses import is_loopback_address
 from authsvc.core.errors import AuthsvcError, PermissionDenied, Unauthenticated
 from authsvc.core.patterns import resource_matcher
 from authsvc.core.policy import service_permissions
@@ -192,13 +192,5 @@ class Authenticator:
     @staticmethod
     def _is_peer(pattern: str, address: str, identities: Sequence[str]) -> bool:
         if pattern == LOOPBACK:
-            return _is_loopback(address)
+            return is_loopback_address(address)
         return any(resource_matcher(pattern)(identity) for identity in identities)
-
-
-@lru_cache(maxsize=4096)
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
