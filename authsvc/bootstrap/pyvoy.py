@@ -18,8 +18,8 @@ from authsvc.bootstrap.service import Addresses, AuthorizationService
 from authsvc.config import load
 from authsvc.core.errors import AuthsvcError, InvalidRequest
 from authsvc.telemetry import log_the_unexpected
+from authsvc.transport.link import StartFault
 from authsvc.transport.pyvoy_lifespan import PyvoyApplication
-from authsvc.transport.pyvoy_link import StartFault
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,8 @@ async def serve_in_envoy(
 ) -> None:
     """Serve until `stopped`; `ready` is told the addresses. Raises CommandFault, also where Envoy ends by itself."""
     from authsvc.bootstrap.certificates import tls_files
+    from authsvc.transport.link import StartFault
     from authsvc.transport.listening import ListenFault
-    from authsvc.transport.pyvoy_link import StartFault
     from authsvc.transport.pyvoy_server import PyvoyServer
 
     text, flags = sources

@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from authsvc.api.engine import Engine
 from authsvc.transport.grpc_framing import Receive
-from authsvc.transport.listening import ListenFault
+from authsvc.transport.link import CLIENT_CERTIFICATES, READY, REFUSE, Link, StartFault
 from authsvc.transport.pyvoy_app import CALLS, STREAMS, GrpcApplication, Scope, Send
-from authsvc.transport.pyvoy_link import CLIENT_CERTIFICATES, REFUSE, Link, StartFault
 
 
 class Serving(Protocol):
@@ -68,7 +66,7 @@ class PyvoyApplication:
                 raise StartFault("the supervisor has gone")
             serving = await self._start(letter)
         except BaseException as fault:  # noqa: BLE001 - whatever it is, the supervisor is told and Envoy ends
-            link.tell({"event": "failed", "why": _line(fault), "listen": isinstance(fault, ListenFault)})
+            link.tell_failed(fault)
             await send({"type": "lifespan.startup.failed", "message": type(fault).__name__})
             return
         loop = asyncio.get_running_loop()
@@ -82,7 +80,7 @@ class PyvoyApplication:
         grpc.begin()
         self._grpc = grpc
         loop.add_reader(link.fileno(), _hear, link, grpc, serving)
-        link.tell({"event": "ready", **serving.told})
+        link.tell({"event": READY, **serving.told})
         await send({"type": "lifespan.startup.complete"})
         await receive()
         loop.remove_reader(link.fileno())
@@ -107,14 +105,6 @@ def _hear(link: Link, grpc: GrpcApplication, serving: Serving) -> None:
             return
         if not link.has_line:
             return
-
-
-def _line(fault: BaseException) -> str:
-    if isinstance(fault, StartFault | ListenFault):
-        return str(fault)
-    # Not a fault of the person who started it: the trace goes to standard error, as it would without Envoy.
-    traceback.print_exception(fault)
-    return f"an internal fault at start: {type(fault).__name__}"
 
 
 def _without_late_events(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from authsvc.transport.envoy_config import LISTENER, EnvoyPlan, envoy_config, tls_secret
+from authsvc.transport.link import CLIENT_CERTIFICATES, DESCRIPTOR, DRAIN, REFUSE, START_SECONDS, Link, link
 from authsvc.transport.listening import ListenFault, TlsFiles
-from authsvc.transport.pyvoy_link import CLIENT_CERTIFICATES, DESCRIPTOR, DRAIN, REFUSE, Link, StartFault, link
 
-START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 5.0
 ADMIN_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 1
@@ -66,7 +65,7 @@ class PyvoyServer:
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
-        self.told: dict[str, Any] = {}
+        self.told: Mapping[str, Any] = {}
         """What the application said when it was ready."""
 
     def listen(self, address: str, tls: TlsFiles | None = None) -> int:
@@ -172,14 +171,9 @@ class PyvoyServer:
 
     def _await_ready(self) -> None:
         assert self._link is not None
-        try:
-            told = self._link.hear(START_SECONDS)
-        except TimeoutError:
-            raise ListenFault(f"the application in Envoy was not ready within {START_SECONDS:.0f} s") from None
+        told = self._link.await_ready("the application in Envoy")
         if told is None:
             raise ListenFault(f"Envoy has ended: {self._last_words()}")
-        if told["event"] != "ready":
-            raise (ListenFault if told["listen"] else StartFault)(told["why"])
         self.told = told
 
     def _await_port(self, plan: EnvoyPlan) -> int:

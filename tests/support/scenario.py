@@ -21,8 +21,8 @@ from authsvc.api.health import Health
 from authsvc.api.reflection import Reflection
 from authsvc.api.standard_messages import HEALTH, REFLECTION, ServerReflectionResponse
 from authsvc.core.errors import NotFound, Reason
+from authsvc.transport.link import StartFault
 from authsvc.transport.pyvoy_lifespan import PyvoyApplication
-from authsvc.transport.pyvoy_link import StartFault
 from authsvc.v1 import authz_pb2
 from tests.support.engines import ALL_SERVICES, Bench, HeldState, all_services, bench
 

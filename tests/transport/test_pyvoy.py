@@ -20,9 +20,9 @@ import grpc
 import pytest
 
 from authsvc.transport.envoy_config import EnvoyPlan, envoy_config, tls_secret
+from authsvc.transport.link import StartFault
 from authsvc.transport.listening import ListenFault
 from authsvc.transport.pyvoy_app import GrpcApplication
-from authsvc.transport.pyvoy_link import StartFault
 from authsvc.transport.pyvoy_server import PyvoyServer, _environment, _parts
 from tests.support.scenario import FAULTS, scenario
 from tests.support.transports import (

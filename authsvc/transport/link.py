@@ -1,8 +1,8 @@
-"""Between the process that supervises Envoy and the application inside it.
+"""Between the supervising process and the one that serves.
 
-Owns: a socket pair, and the lines of JSON that go over it. May import: the standard library. The supervisor sends one
-letter first, later `drain` and `refuse`; the application says whether it is ready. The end of the file means that the
-other side is gone.
+Owns: a socket pair, the lines of JSON that go over it, and what the first of them mean. May import: the standard
+library, `transport.listening`. The supervisor sends one letter first, later `drain` and `refuse`; the other side says
+whether it is ready. The end of the file means that the other side is gone.
 """
 
 from __future__ import annotations
@@ -10,16 +10,24 @@ from __future__ import annotations
 import json
 import os
 import socket
+import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
-DESCRIPTOR: Final = "AUTHSVC_PYVOY_LINK"
-"""The environment variable that holds the application's end."""
+from authsvc.transport.listening import ListenFault
+
+DESCRIPTOR: Final = "AUTHSVC_LINK"
+"""The environment variable that holds the end of the process that serves."""
+
+START_SECONDS: Final = 30.0
+"""How long a start may take."""
 
 DRAIN: Final = {"event": "drain"}
 """Ask for no more traffic, and end streams."""
 REFUSE: Final = {"event": "refuse"}
 """Execute no more calls: what comes now might not be answered. Told back once none is in flight any more."""
+READY: Final = "ready"
+"""The event of the first line back: what else it holds is where the service listens."""
 
 CLIENT_CERTIFICATES: Final = "client_certificates"
 """The entry of the letter that says whether the listener demands them, and so writes who the peer is."""
@@ -40,7 +48,7 @@ class Link:
 
     @classmethod
     def inherited(cls, environment: Mapping[str, str]) -> Link:
-        """The application's end; raises KeyError where no supervisor started this process."""
+        """The end of the process that serves; raises KeyError where no supervisor started it."""
         end = socket.socket(fileno=int(environment[DESCRIPTOR]))
         os.set_inheritable(end.fileno(), False)
         return cls(end)
@@ -71,6 +79,28 @@ class Link:
         heard: dict[str, Any] = json.loads(line)
         return heard
 
+    def await_ready(self, who: str) -> Mapping[str, Any] | None:
+        """What the other side says once it is ready; None where it has gone.
+
+        Raises ListenFault and StartFault as it told them, and ListenFault where it takes too long.
+        """
+        try:
+            told = self.hear(START_SECONDS)
+        except TimeoutError:
+            raise ListenFault(f"{who} was not ready within {START_SECONDS:.0f} s") from None
+        if told is not None and told["event"] != READY:
+            raise (ListenFault if told["listen"] else StartFault)(told["why"])
+        return told
+
+    def tell_failed(self, fault: BaseException) -> None:
+        """Say in one line why this side does not start."""
+        expected = isinstance(fault, StartFault | ListenFault)
+        if not expected:
+            # Not a fault of the person who started it: the trace goes to standard error, as it would by itself.
+            traceback.print_exception(fault)
+        why = str(fault) if expected else f"an internal fault at start: {type(fault).__name__}"
+        self.tell({"event": "failed", "why": why, "listen": isinstance(fault, ListenFault)})
+
     @property
     def has_line(self) -> bool:
         """Whether another line came together with the last."""
@@ -82,6 +112,6 @@ class Link:
 
 
 def link() -> tuple[Link, socket.socket]:
-    """The supervisor's end, and the application's to hand down."""
+    """The supervisor's end, and the other to hand down."""
     ours, theirs = socket.socketpair()
     return Link(ours), theirs
