@@ -18,8 +18,7 @@ from authsvc.core.audit import RECORD_CHAIN, check_chain
 from authsvc.core.clients import Client
 from authsvc.core.envelopes import Kek
 from authsvc.core.errors import Internal, InvalidRequest, Unavailable
-from authsvc.ports.change_log import UnknownEdit
-from authsvc.storage.sql import codec, dialects, schema, tables
+from authsvc.storage.sql import dialects, schema, tables
 from authsvc.storage.sql.directory_lock import DataDirectoryLock
 from authsvc.storage.sql.opening import Opening, open_engine, open_record
 from authsvc.storage.sql.record import KEPT_CHANGES, KEPT_SECONDS, SqlRecord
@@ -298,10 +297,6 @@ def test_any_edit_removal_reorder_or_truncation_of_events_is_found(sqlite: Sqlit
     assert check_chain(record.audit_events(RECORD_CHAIN, 0, 9), end=end) is None
     sqlite.sql(edit)
     assert check_chain(record.audit_events(RECORD_CHAIN, 0, 9), end=end) is not None
-
-
-def test_an_edit_of_a_newer_release_is_told_and_not_skipped() -> None:
-    assert codec.decode_edits('[["hologram",{"x":1}]]') == (UnknownEdit("hologram"),)
 
 
 # The data directory.

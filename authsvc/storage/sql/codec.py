@@ -1,8 +1,8 @@
-"""How keys, clients and change rows are written as text.
+"""How keys, clients, bindings and revocations are written as text.
 
-Owns: the JSON of row bodies and of the change log, and the digest of a change row. May import: `core` and
-`ports`. A change body is a list of `[kind, value]`; an old release meets kinds of a newer one, and then
-gives `UnknownEdit`, because skipping what it does not know would make its snapshot a lie.
+Owns: the JSON of row bodies and of the values in the change log, and the digest of a change row. May import: `core` and
+`ports`. Releases beside each other read each other's bodies, so a body of another form is a form of its own
+(`change_forms`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from authsvc.core.bindings import Binding, BindingSource
@@ -19,19 +19,6 @@ from authsvc.core.jose import Algorithm
 from authsvc.core.key_manifest import KeyManifest
 from authsvc.core.keys import KeyRecord, KeyState
 from authsvc.core.revocations import RevocationKind
-from authsvc.ports.change_log import (
-    BindingPut,
-    BindingRemoved,
-    ClientDeleted,
-    ClientPut,
-    Edit,
-    KeyForgotten,
-    KeyManifestPut,
-    KeyPut,
-    PolicyPut,
-    RevocationPut,
-    UnknownEdit,
-)
 from authsvc.ports.record import PolicyRecord, RevocationMark
 
 _DOMAIN = b"authsvc change 1"
@@ -43,50 +30,41 @@ def change_digest(previous: bytes, epoch: int, number: int, body: str) -> bytes:
     return hashlib.sha256(_DOMAIN + previous + place + body.encode()).digest()
 
 
-def encode_edits(edits: Sequence[Edit]) -> str:
-    """The body of a change row."""
-    return _dump([[_KIND_OF[type(edit)], _encode(edit)] for edit in edits])
-
-
-def decode_edits(body: str) -> tuple[Edit, ...]:
-    """The edits of a change row; `UnknownEdit` for a kind that this release does not know."""
-    return tuple(_DECODERS[kind](value) if kind in _DECODERS else UnknownEdit(kind) for kind, value in json.loads(body))
-
-
 def encode_key(key: KeyRecord) -> str:
     """The body of a signing key's row."""
-    return _dump(_key_values(key))
+    return dump(key_values(key))
 
 
 def decode_key(body: str) -> KeyRecord:
     """The key of a row's body; unauthenticated until its MAC was checked (STANDARDS K12)."""
-    return _key(json.loads(body))
+    return key_of(json.loads(body))
 
 
 def encode_manifest(manifest: KeyManifest) -> bytes:
     """The manifest of all keys as the record keeps it."""
-    return _dump(_manifest_values(manifest)).encode()
+    return dump(manifest_values(manifest)).encode()
 
 
 def decode_manifest(value: bytes) -> KeyManifest | None:
     """The manifest of a value; None where it is none, which vouches for no key (STANDARDS K12)."""
     try:
-        return _manifest(json.loads(value))
+        return manifest_of(json.loads(value))
     except (AttributeError, TypeError, ValueError):
         return None
 
 
 def encode_client(client: Client) -> str:
     """The body of a client's row."""
-    return _dump(_client_values(client))
+    return dump(client_values(client))
 
 
 def decode_client(body: str) -> Client:
     """The client of a row's body."""
-    return _client(json.loads(body))
+    return client_of(json.loads(body))
 
 
-def _dump(value: object) -> str:
+def dump(value: object) -> str:
+    """One value as text, always the same."""
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
@@ -94,7 +72,8 @@ def _b64(value: bytes) -> str:
     return base64.b64encode(value).decode()
 
 
-def _key_values(key: KeyRecord) -> dict[str, Any]:
+def key_values(key: KeyRecord) -> dict[str, Any]:
+    """A signing key as plain values."""
     return {
         "kid": key.kid,
         "algorithm": key.algorithm.value,
@@ -113,7 +92,8 @@ def _key_values(key: KeyRecord) -> dict[str, Any]:
     }
 
 
-def _key(value: Mapping[str, Any]) -> KeyRecord:
+def key_of(value: Mapping[str, Any]) -> KeyRecord:
+    """The key of `key_values`; unauthenticated until its MAC was checked (STANDARDS K12)."""
     envelope = value["envelope"]
     return KeyRecord(
         **{
@@ -126,18 +106,21 @@ def _key(value: Mapping[str, Any]) -> KeyRecord:
     )
 
 
-def _manifest_values(manifest: KeyManifest) -> list[Any]:
+def manifest_values(manifest: KeyManifest) -> list[Any]:
+    """A manifest as plain values."""
     return [*manifest.order, {kid: _b64(mac) for kid, mac in manifest.macs.items()}, _b64(manifest.mac)]
 
 
-def _manifest(value: Sequence[Any]) -> KeyManifest:
+def manifest_of(value: Sequence[Any]) -> KeyManifest:
+    """The manifest of `manifest_values`."""
     epoch, number, macs, mac = value
     return KeyManifest(
         (epoch, number), {kid: base64.b64decode(row) for kid, row in macs.items()}, base64.b64decode(mac)
     )
 
 
-def _client_values(client: Client) -> dict[str, Any]:
+def client_values(client: Client) -> dict[str, Any]:
+    """A client as plain values."""
     return {
         "client_id": client.client_id,
         "display_name": client.display_name,
@@ -156,7 +139,8 @@ def _client_values(client: Client) -> dict[str, Any]:
     }
 
 
-def _client(value: Mapping[str, Any]) -> Client:
+def client_of(value: Mapping[str, Any]) -> Client:
+    """The client of `client_values`."""
     lists = ("audience", "own_audience", "scope", "tenants", "domains")
     return Client(
         **{
@@ -170,7 +154,8 @@ def _client(value: Mapping[str, Any]) -> Client:
     )
 
 
-def _binding_values(binding: Binding) -> list[Any]:
+def binding_values(binding: Binding) -> list[Any]:
+    """A binding as plain values."""
     return [
         binding.binding_id,
         binding.subject,
@@ -183,61 +168,23 @@ def _binding_values(binding: Binding) -> list[Any]:
     ]
 
 
-def _binding(value: Sequence[Any]) -> Binding:
+def binding_of(value: Sequence[Any]) -> Binding:
+    """The binding of `binding_values`."""
     binding_id, subject, role, tenant, resource, expire_time, condition, source = value
     return Binding(binding_id, subject, role, tenant, resource, expire_time, condition, BindingSource(source))
 
 
-def _mark_values(mark: RevocationMark) -> list[Any]:
+def mark_values(mark: RevocationMark) -> list[Any]:
+    """A revocation as plain values."""
     return [mark.kind.value, _b64(mark.digest), *mark.at, mark.expire_time]
 
 
-def _mark(value: Sequence[Any]) -> RevocationMark:
+def mark_of(value: Sequence[Any]) -> RevocationMark:
+    """The revocation of `mark_values`."""
     kind, digest, epoch, number, expire_time = value
     return RevocationMark(RevocationKind(kind), base64.b64decode(digest), (epoch, number), expire_time)
 
 
-def _encode(edit: Edit) -> object:
-    match edit:
-        case KeyPut(key):
-            return _key_values(key)
-        case KeyManifestPut(manifest):
-            return _manifest_values(manifest)
-        case ClientPut(client):
-            return _client_values(client)
-        case BindingPut(binding) | BindingRemoved(binding):
-            return _binding_values(binding)
-        case RevocationPut(mark):
-            return _mark_values(mark)
-        case PolicyPut(policy):
-            return [policy.text, policy.policy_revision, policy.apply_time]
-        case KeyForgotten(name) | ClientDeleted(name):
-            return name
-        case UnknownEdit(kind):
-            raise ValueError(f"an edit of unknown kind {kind} is only ever read")
-
-
-_KIND_OF: Mapping[type, str] = {
-    KeyPut: "key",
-    KeyForgotten: "key_forgotten",
-    KeyManifestPut: "key_manifest",
-    ClientPut: "client",
-    ClientDeleted: "client_deleted",
-    BindingPut: "binding",
-    BindingRemoved: "binding_removed",
-    PolicyPut: "policy",
-    RevocationPut: "revocation",
-    UnknownEdit: "unknown",
-}
-
-_DECODERS: Mapping[str, Callable[[Any], Edit]] = {
-    "key": lambda value: KeyPut(_key(value)),
-    "key_forgotten": KeyForgotten,
-    "key_manifest": lambda value: KeyManifestPut(_manifest(value)),
-    "client": lambda value: ClientPut(_client(value)),
-    "client_deleted": ClientDeleted,
-    "binding": lambda value: BindingPut(_binding(value)),
-    "binding_removed": lambda value: BindingRemoved(_binding(value)),
-    "policy": lambda value: PolicyPut(PolicyRecord(*value)),
-    "revocation": lambda value: RevocationPut(_mark(value)),
-}
+def policy_values(policy: PolicyRecord) -> list[Any]:
+    """A policy as plain values."""
+    return [policy.text, policy.policy_revision, policy.apply_time]

@@ -26,7 +26,7 @@ from authsvc.ports.change_log import (
     RevocationPut,
 )
 from authsvc.ports.record import Head, KeyRows, Order, PolicyRecord, RecordState, RevocationMark
-from authsvc.storage.sql import binding_rows, codec, secret_rows, tables
+from authsvc.storage.sql import binding_rows, change_forms, codec, secret_rows, tables
 
 _HEAD = select(tables.head)
 _MANIFEST = "key_manifest"
@@ -113,7 +113,7 @@ def changes(connection: Connection, number: int, limit: int) -> tuple[Change, ..
     table = tables.change
     query = select(table).where(table.c.number >= number).order_by(table.c.number).limit(limit)
     return tuple(
-        Change(row.epoch, row.number, row.previous, row.digest, codec.decode_edits(row.body))
+        Change(row.epoch, row.number, row.previous, row.digest, change_forms.decode_edits(row.body))
         for row in connection.execute(query)
     )
 

@@ -16,7 +16,7 @@ from authsvc.core.errors import Unavailable
 from authsvc.core.values import Revision
 from authsvc.ports.change_log import Change, Edit
 from authsvc.ports.record import Check, Head, Order
-from authsvc.storage.sql import codec, dialects, rows
+from authsvc.storage.sql import change_forms, codec, dialects, rows
 from authsvc.storage.sql.view import SqlView
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Writing:
         end = audit.append(self.connection, RECORD_CHAIN, self.before.audit, [self.draft])
         after = replace(self.before, audit=end)
         if self.changed:
-            body = codec.encode_edits(self._edits)
+            body = change_forms.encode_edits(self._edits)
             digest = codec.change_digest(self.before.digest, *self.order, body)
             change = Change(*self.order, self.before.digest, digest, tuple(self._edits))
             rows.add_change(self.connection, change, body, end.sequence, self.draft.time)
