@@ -11,11 +11,14 @@ import gc
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from authsvc.core.errors import DeadlineExceeded, Unavailable
+from authsvc.core.outages import Outage
 from authsvc.state import changes
+from authsvc.state.history import History, Position
 from authsvc.state.snapshot import KeyVerifier, Snapshot, build
 from authsvc.state.waiters import Waiter, Waiters, unreachable
 
@@ -60,9 +63,13 @@ class Tail:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._fault = ""
+        self._outage = Outage()
         self._edits = 0
+        self._moved: tuple[Callable[[], None], ...] = ()
         self._seen_us = self._swept_us = clock.now_us()
         self._current = self._built()
+        self.history = History(Position.of(self._current))
+        """What changed lately; never less new than `current`."""
 
     @property
     def current(self) -> Snapshot:
@@ -107,6 +114,10 @@ class Tail:
     def hint(self) -> None:
         """Poll now: something was written. Never needed, only quicker."""
         self._wake.set()
+
+    def on_move(self, callback: Callable[[], None]) -> None:
+        """Call back after each change of `current`, in the tail's thread; it must neither block nor raise."""
+        self._moved = (*self._moved, callback)
 
     def reached(self, revision: Revision) -> bool:
         """Whether the current snapshot is at least this new; never waits.
@@ -178,10 +189,12 @@ class Tail:
         try:
             head = self._record.head()
             self._waiters.judge(asking, head.revision.order)
-            if head.digest != self._current.digest:
+            moved = head.digest != self._current.digest
+            if moved:
                 self._swap(self._followed(head))
         except Unavailable as error:
-            _log.warning("the record does not answer: %s", error.message)
+            if self._outage.goes_on(asked_us / 1_000_000):
+                _log.warning("the record does not answer: %s", error.message)
             self._waiters.fail(error, asking)
             return
         except Exception as error:  # noqa: BLE001 - see the next line; it is logged with its trace
@@ -190,9 +203,14 @@ class Tail:
             _log.exception("the tail stopped: this replica is not ready any more")
             self._waiters.fail(Unavailable("this replica follows the record no more"))
             return
+        if self._outage.is_over():
+            _log.warning("the record answers again")
         self._seen_us = asked_us
         self._waiters.reached(self._current.revision.order)
         self._sweep(asked_us)
+        if moved:
+            for callback in self._moved:
+                callback()
 
     def _followed(self, head: Head) -> Snapshot:
         snapshot = self._current
@@ -204,6 +222,7 @@ class Tail:
                 if row.previous != snapshot.digest:
                     return self._rebuilt(snapshot)
                 snapshot = changes.apply(snapshot, row, self._verify_keys)
+                self.history.add(row)
                 self._edits += len(row.edits)
             if len(rows) < _PAGE:
                 break
@@ -212,7 +231,9 @@ class Tail:
     def _rebuilt(self, lost: Snapshot) -> Snapshot:
         _log.error("the record lost revision %s: the snapshot is built anew", lost.revision)
         self._record.demand_epoch(lost.revision.epoch)
-        return self._built()
+        built = self._built()
+        self.history.restart(Position.of(built))
+        return built
 
     def _built(self) -> Snapshot:
         snapshot = build(self._record.load(), self._verify_keys)

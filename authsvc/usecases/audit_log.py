@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from authsvc.core.audit import AuditDraft
 from authsvc.core.errors import AuthsvcError
+from authsvc.core.outages import Outage
 
 if TYPE_CHECKING:
     from authsvc.clock import Clock
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _MOST = 100_000
 _BATCH = 500
 _EVERY_S = 0.25
-_TELL_EVERY_S = 60
 
 Tell = Callable[[str, Mapping[str, object]], None]
 """Shows operators an event, by kind and fields."""
@@ -47,7 +47,7 @@ class AuditLog:
         self._clock = clock
         self._echo = echo
         self._tell = tell
-        self._told_delay: int | None = None
+        self._outage = Outage()
         self._queue: deque[AuditDraft] = deque()
         self._dropped = 0
         self._wake = threading.Event()
@@ -100,12 +100,9 @@ class AuditLog:
                     self._echo(draft)
 
     def _delayed(self, error: AuthsvcError) -> None:
-        now = self._clock.now()
-        if self._told_delay is None or now - self._told_delay >= _TELL_EVERY_S:
-            self._told_delay = now
+        if self._outage.goes_on(self._clock.now()):
             self._tell("audit.delayed", {"waiting": len(self._queue), "text": error.message})
 
     def _resumed(self) -> None:
-        if self._told_delay is not None:
-            self._told_delay = None
+        if self._outage.is_over():
             self._tell("audit.resumed", {"waiting": len(self._queue)})

@@ -20,6 +20,7 @@ from authsvc.core.errors import AuthsvcError, Conflict, DeadlineExceeded, Exhaus
 from authsvc.core.revocations import RevocationKind
 from authsvc.core.values import Revision
 from authsvc.ports.record import Head, Revocation
+from authsvc.state.history import Moves, Position
 from authsvc.state.tail import Tail
 from authsvc.storage.sql.dialects import make_engine
 from authsvc.storage.sql.record import SqlRecord
@@ -138,6 +139,7 @@ def test_lost_commits_rebuild_the_snapshot_and_raise_the_epoch(
         now.backup(kept)
         lost = record.grant(granted("user:lost"), draft())
         tail.advance()
+        before = Position.of(tail.current)
         assert tail.reached(lost.revision)
         kept.backup(now)
     with closing(open_at(record_path)) as other:
@@ -147,6 +149,9 @@ def test_lost_commits_rebuild_the_snapshot_and_raise_the_epoch(
     assert taken.revision == lost.revision
     tail.advance()
     assert not list(tail.current.bindings.of("user:lost"))
+    newest = Position.of(tail.current)
+    assert tail.history.between(before, newest) is None
+    assert tail.history.between(newest, newest) == Moves((), keys=False)
     assert list(tail.current.bindings.of("user:other"))
     assert record.grant(granted("user:next"), draft()).revision.order == (2, 4)
 
@@ -179,6 +184,34 @@ def test_a_record_that_is_down_leaves_the_snapshot_and_lets_its_age_grow(
     record.down = False
     tail.advance()
     assert tail.age() == 0
+
+
+@pytest.mark.standard("U6")
+def test_a_record_that_is_down_is_told_when_it_begins_once_a_minute_and_when_it_is_over(
+    tail: Tail, record: WatchedRecord, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    record.down = True
+    for _ in range(3):
+        tail.advance()
+        clock.advance(19)
+    assert [r.getMessage() for r in caplog.records] == ["the record does not answer: down"]
+    clock.advance(5)
+    tail.advance()
+    assert len(caplog.records) == 2
+    record.down = False
+    tail.advance()
+    tail.advance()
+    assert [r.getMessage() for r in caplog.records][2:] == ["the record answers again"]
+
+
+def test_whoever_asked_is_told_of_each_move_and_finds_the_new_state(tail: Tail, record: WatchedRecord) -> None:
+    told: list[Revision] = []
+    tail.on_move(lambda: told.append(tail.current.revision))
+    tail.advance()
+    first = record.grant(granted(), draft())
+    tail.advance()
+    tail.advance()
+    assert told == [first.revision]
 
 
 @pytest.mark.standard("K12")
