@@ -23,6 +23,7 @@ from authsvc.storage.sql.directory_lock import DataDirectoryLock
 from authsvc.storage.sql.opening import Opening, open_engine, open_record
 from authsvc.storage.sql.record import KEPT_CHANGES, KEPT_SECONDS, SqlRecord
 from tests.conformance.record import RecordSuite, all_changes, is_whole, together
+from tests.conformance.replicas import ReplicasSuite
 from tests.support.record_values import NOW, client, draft, granted
 
 KEK = Kek(b"k" * 32)
@@ -68,6 +69,14 @@ def sqlite(tmp_path: Path) -> Iterator[SqliteBench]:
 
 class TestSqlRecordOnSqlite(RecordSuite):
     """The port's laws."""
+
+    @pytest.fixture
+    def bench(self, sqlite: SqliteBench) -> SqliteBench:
+        return sqlite
+
+
+class TestReplicasOnSqlite(ReplicasSuite):
+    """The laws of the rows of replicas."""
 
     @pytest.fixture
     def bench(self, sqlite: SqliteBench) -> SqliteBench:

@@ -22,6 +22,7 @@ from authsvc.core.errors import InvalidRequest, Unavailable
 from authsvc.storage.sql import dialects, postgresql, tables
 from authsvc.storage.sql.opening import Opening, open_engine, open_record
 from tests.conformance.record import RecordSuite, all_changes, is_whole, together
+from tests.conformance.replicas import ReplicasSuite
 from tests.postgresql.conftest import ISSUER, KEK, PostgresqlBench
 from tests.support.postgresql import PASSWORD, USER, Postgres, is_debian, postgres
 from tests.support.record_values import draft, granted
@@ -30,6 +31,14 @@ from tests.support.waiting import wait_for
 
 class TestSqlRecordOnPostgresql(RecordSuite):
     """The port's laws."""
+
+    @pytest.fixture
+    def bench(self, postgresql: PostgresqlBench) -> PostgresqlBench:
+        return postgresql
+
+
+class TestReplicasOnPostgresql(ReplicasSuite):
+    """The laws of the rows of replicas."""
 
     @pytest.fixture
     def bench(self, postgresql: PostgresqlBench) -> PostgresqlBench:

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, Table, literal_column
 from sqlalchemy.dialects import postgresql as postgresql_sql
 from sqlalchemy.dialects import sqlite as sqlite_sql
 from sqlalchemy.engine import make_url
@@ -28,6 +28,10 @@ _POSTGRESQL = "authsvc.storage.sql.postgresql"
 _READING: Mapping[str, Mapping[str, Any]] = {
     "sqlite": sqlite.READING,
     "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
+_NOW_MS: Mapping[str, str] = {
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
 }
 _INSERT: Mapping[str, Callable[[Table], Any]] = {"sqlite": sqlite_sql.insert, "postgresql": postgresql_sql.insert}
 
@@ -112,6 +116,18 @@ def gave_way(error: Unavailable) -> bool:
 def insert_absent(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
     """Insert a row unless one of its key is there; waits for another transaction that inserts it just now."""
     connection.execute(_INSERT[connection.dialect.name](table).values(row).on_conflict_do_nothing())
+
+
+def put(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert a row in place of the one of its key."""
+    insert = _INSERT[connection.dialect.name](table).values(row)
+    rest = {name: value for name, value in row.items() if not table.c[name].primary_key}
+    connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=rest))
+
+
+def now_ms(connection: Connection) -> ColumnElement[int]:
+    """The database's clock in milliseconds since 1970, as an expression."""
+    return literal_column(_NOW_MS[connection.dialect.name], BigInteger)
 
 
 def wake(connection: Connection) -> None:

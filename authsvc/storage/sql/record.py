@@ -1,4 +1,4 @@
-"""The record on SQL: each verb of `ports.record.Record` as one transaction.
+"""The record on SQL: each verb of `ports.record.Record` and `ports.replicas.Replicas` as one transaction.
 
 Owns: `SqlRecord`. May import: SQLAlchemy, `core`, `ports`. Use `opening.open_record` to get one: it checks that
 the database is this service's, of this release's schema, and under this key-encryption key.
@@ -40,7 +40,7 @@ from authsvc.ports.record import (
     Write,
     no_check,
 )
-from authsvc.storage.sql import audit_rows, binding_rows, dialects, rows, secret_rows
+from authsvc.storage.sql import audit_rows, binding_rows, dialects, replica_rows, rows, secret_rows
 from authsvc.storage.sql.subject_keys import HASH_SECRET, SubjectKeys
 from authsvc.storage.sql.writing import Writer, Writing
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from authsvc.core.bindings import Binding
     from authsvc.core.clients import Client
     from authsvc.core.envelopes import Kek
+    from authsvc.ports.replicas import Replica
 
 _T = TypeVar("_T")
 
@@ -279,6 +280,25 @@ class SqlRecord:
         with self._writer.locked() as connection:
             newest = rows.head(connection).revision.number
             rows.forget_expired(connection, now, (newest - KEPT_CHANGES, now - KEPT_SECONDS))
+
+    # Replicas.
+
+    def report_replica(self, replica: Replica, *, forget_after: float) -> tuple[Replica, ...]:
+        """See `Replicas.report_replica`."""
+        with self._writer.locked() as connection:
+            replica_rows.put(connection, replica)
+            replica_rows.forget(connection, forget_after)
+            return replica_rows.rows(connection)
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """See `Replicas.replicas`."""
+        with dialects.reading(self._engine) as connection:
+            return replica_rows.rows(connection)
+
+    def withdraw_replica(self, replica_id: str) -> None:
+        """See `Replicas.withdraw_replica`."""
+        with self._writer.locked() as connection:
+            replica_rows.remove(connection, replica_id)
 
     def listen(self, hint: Callable[[], None]) -> None:
         """Call `hint`, in a thread of its own, soon after each write of any instance, where the database can tell.

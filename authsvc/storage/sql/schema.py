@@ -34,7 +34,7 @@ class Schema(NamedTuple):
     usable_from: str
 
 
-SCHEMAS = (Schema("0001", "0001"),)
+SCHEMAS = (Schema("0001", "0001"), Schema("0002", "0001"))
 """Every schema, oldest first, one a migration; tests compare it with the migrations and try what it claims."""
 
 NEWEST = SCHEMAS[-1].version

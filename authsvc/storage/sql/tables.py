@@ -154,3 +154,14 @@ audit_event = Table(
     Column("previous", _BYTES, nullable=False),
     Column("hash", _BYTES, nullable=False),
 )
+
+replica = Table(
+    "replica",
+    metadata,
+    Column("replica_id", _NAME, primary_key=True),
+    Column("epoch", _INTEGER, nullable=False),
+    Column("number", _INTEGER, nullable=False),
+    Column("watchers", _INTEGER, nullable=False),
+    Column("acknowledged", Text, nullable=False),
+    Column("seen_at", _INTEGER, nullable=False, comment="milliseconds by the database's clock"),
+)

@@ -1,0 +1,58 @@
+"""Replicas as rows.
+
+Owns: the table `replica`. May import: SQLAlchemy, `core`, `ports`. Times are the database's own.
+"""
+
+from __future__ import annotations
+
+import json
+
+from sqlalchemy import Connection, delete, select
+
+from authsvc.ports.replicas import Replica
+from authsvc.storage.sql import dialects, tables
+
+_MILLISECONDS = 1_000
+
+
+def put(connection: Connection, replica: Replica) -> None:
+    """Write a replica's row in place of its earlier one."""
+    epoch, number = replica.revision
+    row = {
+        "replica_id": replica.replica_id,
+        "epoch": epoch,
+        "number": number,
+        "watchers": replica.watchers,
+        "acknowledged": json.dumps([[*order, count] for order, count in replica.acknowledged], separators=(",", ":")),
+        "seen_at": dialects.now_ms(connection),
+    }
+    dialects.put(connection, tables.replica, row)
+
+
+def forget(connection: Connection, seconds: float) -> None:
+    """Drop rows not seen for so long."""
+    limit = dialects.now_ms(connection) - int(seconds * _MILLISECONDS)
+    connection.execute(delete(tables.replica).where(tables.replica.c.seen_at < limit))
+
+
+def remove(connection: Connection, replica_id: str) -> None:
+    """Drop one row."""
+    connection.execute(delete(tables.replica).where(tables.replica.c.replica_id == replica_id))
+
+
+def rows(connection: Connection) -> tuple[Replica, ...]:
+    """All, by id."""
+    columns = tables.replica.c
+    age = (dialects.now_ms(connection) - columns.seen_at).label("age")
+    found = connection.execute(select(tables.replica, age).order_by(columns.replica_id))
+    return tuple(
+        Replica(
+            row.replica_id,
+            (row.epoch, row.number),
+            row.watchers,
+            tuple(((epoch, number), count) for epoch, number, count in json.loads(row.acknowledged)),
+            # The wall clock of the database may be set back.
+            max(0, row.age) / _MILLISECONDS,
+        )
+        for row in found
+    )
