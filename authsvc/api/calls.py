@@ -82,7 +82,8 @@ class Refusal:
 
 
 class Context:
-    """One call in work. `snapshot` is taken before the handler runs and does not change under it.
+    """One call in work. `snapshot` is taken before the handler runs and does not change under it: a stream moves it on
+    by `look_again`, which looks at the caller anew too and raises Unauthenticated or PermissionDenied.
 
     `decided`, `subject` and `private` are for the handler to fill, and go to the audit event: whether a
     decision let through and why, whom it concerned (`kind:name`), and what else may identify a person
@@ -95,6 +96,7 @@ class Context:
         "allowed",
         "call",
         "deadline",
+        "look_again",
         "now",
         "principal",
         "private",
@@ -105,6 +107,7 @@ class Context:
     )
 
     snapshot: Snapshot
+    look_again: Callable[[], None]
 
     def __init__(
         self, call: Call, now: int, deadline: float, *, monotonic: Callable[[], float] = time.monotonic

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -180,8 +181,9 @@ class Engine:
             message: Any = messages if row.kind is Kind.BIDI else await anext(messages)
             if row.takes_min_revision and row.kind is not Kind.BIDI and message.min_revision:
                 await self._renew(row, context, message.min_revision, runner)
+            context.look_again = partial(self._look_again, row, context)
             async for response in row.handler(message, context):
-                answer = response.SerializeToString()
+                answer = response if isinstance(response, bytes) else response.SerializeToString()
                 handed_over = True
                 yield answer
                 handed_over = False
@@ -288,10 +290,14 @@ class Engine:
         if not state.reached(revision):
             caller = context.principal.subject if context.principal else context.call.peer_address or "local"
             await runner.reach(state, revision, caller, context.deadline)
-        before, context.snapshot = context.snapshot, state.current
-        if context.snapshot is not before:
-            context.now = self._around.clock.now()
-            self._authenticate(row, context)
+        if state.current is not context.snapshot:
+            self._look_again(row, context)
+
+    def _look_again(self, row: Row, context: Context) -> None:
+        """Move the call to the newest snapshot, and look at its caller anew there and now."""
+        context.snapshot = self._around.state.current
+        context.now = self._around.clock.now()
+        self._authenticate(row, context)
 
     def _refuse(self, row: Row, context: Context, fault: BaseException, started: float) -> bytes | Refusal:
         around = self._around
@@ -316,9 +322,13 @@ class Engine:
         return self._around.authenticator.proxy(context.call.peer_address, context.call.peer_identities) is not None
 
     def _throttled(self, context: Context, fault: Unauthenticated) -> AuthsvcError:
-        """Count a failed proof; a call without any credential proves nothing and is not counted."""
+        """Count a failed proof; a call without any credential proves nothing and is not counted.
+
+        Nor is a caller that was known when its call began, and whose token has expired or been revoked since.
+        """
         call = context.call
         tried = call.authorization or fault.reason is Reason.CLIENT_AUTHENTICATION_FAILED
+        tried = tried and context.principal is None
         if not tried:
             return fault
         wait = self._around.failures.failed(
@@ -355,7 +365,7 @@ class Engine:
         A stranger who shows nothing proves nothing: an event for each of its calls would let it fill the record.
         """
         if reason is Reason.CALLER_UNAUTHENTICATED:
-            return bool(context.call.authorization or context.call.peer_identities)
+            return context.principal is None and bool(context.call.authorization or context.call.peer_identities)
         administers = row.audit_class in {AuditClass.READ, AuditClass.WRITE}
         return reason in _SECURITY or (administers and code is not Code.INVALID_ARGUMENT and reason not in _QUIET)
 

@@ -424,5 +424,27 @@ def test_a_stream_that_the_transport_ends_ends_with_unavailable() -> None:
     assert reason_of(status_of(answers[-1])) == "SHUTTING_DOWN"
 
 
+@pytest.mark.standard("J21", "U12")
+def test_a_stream_ends_where_its_caller_is_looked_at_again_and_was_revoked_which_is_no_failed_attempt() -> None:
+    state = HeldState(5)
+    tested = bench(state=state, gone_at=6, failures=1)
+    row = replace(tested.row("grpc.health.v1.Health/Watch"), permission=tested.row(CHECK).permission)
+
+    async def watch(_request: Any, context: Context) -> AsyncGenerator[bytes, None]:
+        for number in (5, 6):
+            state.move(number)
+            context.look_again()
+            yield context.snapshot.revision_text.encode()
+
+    for _ in range(3):
+        state.move(5)
+        answers = tested.stream(_with_handler(row, watch), Call(row.name, **AS_CALLER), b"")
+        assert answers[0] == f"{RECORD}-1.5".encode()
+        assert isinstance(answers[1], Refusal)
+        assert reason_of(status_of(answers[1])) == "CALLER_UNAUTHENTICATED"
+        assert len(answers) == 2
+    assert tested.audit.drafts == []
+
+
 def _with_handler(row: Any, handler: Any) -> Any:
     return replace(row, handler=handler)
