@@ -189,6 +189,7 @@ def test_every_name_is_ordered_by_code_point_whatever_the_databases_language(pos
         ("change", "body"),
         ("client", "body"),
         ("policy", "text"),
+        ("replica", "acknowledged"),
         ("signing_key", "body"),
     }
 

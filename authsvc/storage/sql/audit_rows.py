@@ -6,7 +6,7 @@ sealed under the keys of `subject_keys` before anything is hashed or kept (STAND
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from authsvc.storage.sql.subject_keys import Keyring, SubjectKeys
 
 _IDENTIFIER = "identifier"
 _PRIVATE = "private"
+_ADD = insert(tables.audit_event)
 
 
 class AuditRows:
@@ -34,17 +35,28 @@ class AuditRows:
     def __init__(self, keys: SubjectKeys) -> None:
         self._keys = keys
 
-    def append(self, connection: Connection, chain: str, end: ChainPoint, drafts: Sequence[AuditDraft]) -> ChainPoint:
-        """Write the events that follow `end`; the new end. The caller holds the lock of the chain."""
+    def append(
+        self,
+        connection: Connection,
+        chain: str,
+        end: ChainPoint,
+        drafts: Sequence[AuditDraft],
+        known: Iterable[str] = (),
+    ) -> ChainPoint:
+        """Write the events that follow `end`; the new end. The caller holds the lock of the chain.
+
+        `known` are subjects that the record comes to hold, each of which gets a key of its own first.
+        """
         named = {name for draft in drafts for name in (draft.actor, draft.subject) if name}
-        keyring = self._keys.keyring(connection, named)
+        keyring = self._keys.keyring(connection, named, {draft.time for draft in drafts}, known)
         rows = []
         for draft in drafts:
             event = self._sealed(chain, end, draft, keyring)
             rows.append(_row_of(event))
             end = ChainPoint(event.sequence, event.hash)
         if rows:
-            connection.execute(insert(tables.audit_event), rows)
+            # A list of one would go by the slower way of many.
+            connection.execute(_ADD, rows if len(rows) > 1 else rows[0])
         return end
 
     def move_end(self, connection: Connection, chain: str, drafts: Sequence[AuditDraft]) -> ChainPoint:

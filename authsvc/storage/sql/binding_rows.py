@@ -11,7 +11,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 
 from authsvc.core.bindings import MAX_PATTERNS, Binding, BindingIndex, BindingSource
 from authsvc.core.errors import NotFound, Reason
@@ -23,17 +36,38 @@ _revoked = tables.revoked_file_binding
 _SLICE = 500
 """How many ids one statement names."""
 
+_ADD = insert(_table)
+_held = _table.alias("held")
+_one = select(literal(1).label("one")).subquery("one")
+_BEFORE_GRANT = select(
+    _table,
+    exists().where(_revoked.c.binding_id == bindparam("id")).label("withdrawn"),
+    select(func.count())
+    .select_from(_held)
+    .where(_held.c.subject == bindparam("of"), _held.c.revoked.is_(False))
+    .scalar_subquery()
+    .label("held"),
+).select_from(_one.outerjoin(_table, _table.c.binding_id == bindparam("id")))
+"""The rows of an id, or one of nulls; whether it was revoked as the file's; how many bindings its subject holds."""
+
 
 def grant(connection: Connection, binding: Binding) -> list[Edit]:
-    """Add a grant's row unless it is there, and lift the revocation of an equal binding of the file."""
-    rows = _rows(connection, binding.binding_id)
+    """Add a grant's row unless it is there, and lift the revocation of an equal binding of the file.
+
+    Raises InvalidRequest where the subject would hold more than an index takes.
+    """
+    found = connection.execute(_BEFORE_GRANT, {"id": binding.binding_id, "of": binding.subject}).all()
+    rows = [_binding(row[:-2]) for row in found if row.binding_id is not None]
     if any(row.source is BindingSource.GRANT for row in rows):
         return []
     granted = replace(binding, source=BindingSource.GRANT, revoked=False)
-    connection.execute(insert(_table).values(_values(granted)))
-    connection.execute(delete(_revoked).where(_revoked.c.binding_id == binding.binding_id))
-    connection.execute(update(_table).where(_table.c.binding_id == binding.binding_id).values(revoked=False))
-    lifted = (replace(row, revoked=False) for row in rows if row.revoked)
+    connection.execute(_ADD, _values(granted))
+    lifted = [replace(row, revoked=False) for row in rows if row.revoked]
+    if found[0].withdrawn:
+        connection.execute(delete(_revoked).where(_revoked.c.binding_id == binding.binding_id))
+        connection.execute(update(_table).where(_table.c.binding_id == binding.binding_id).values(revoked=False))
+    if found[0].held + 1 + len(lifted) > MAX_PATTERNS:
+        check_room(connection, subject=binding.subject)
     return [BindingPut(granted), *(BindingPut(row) for row in lifted)]
 
 
@@ -66,7 +100,7 @@ def replace_file(connection: Connection, bindings: Sequence[Binding]) -> list[Ed
         some = _table.c.binding_id.in_(gone[first : first + _SLICE])
         connection.execute(delete(_table).where(_table.c.source == BindingSource.FILE.value, some))
     if new:
-        connection.execute(insert(_table), [_values(wanted[binding_id]) for binding_id in new])
+        connection.execute(_ADD, [_values(wanted[binding_id]) for binding_id in new])
     return [
         *(BindingRemoved(of_file[i]) for i in gone if not of_file[i].revoked),
         *(BindingPut(wanted[i]) for i in new if not wanted[i].revoked),

@@ -70,8 +70,7 @@ class SqlRecord:
         with dialects.writing(engine) as connection:
             rows.head(connection, lock=True)
             hash_key = secret_rows.secret(connection, kek, HASH_SECRET)
-        self._subject_keys = SubjectKeys(kek, hash_key)
-        self._audit = audit_rows.AuditRows(self._subject_keys)
+        self._audit = audit_rows.AuditRows(SubjectKeys(kek, hash_key))
         self._writer = Writer(engine, self._audit)
         self._stop_listening: Callable[[], None] = _nothing
 
@@ -155,7 +154,7 @@ class SqlRecord:
                     Reason.CLIENT_EXISTS,
                     metadata={"client_id": client.client_id},
                 )
-            self._subject_keys.know(write.connection, [client.subject])
+            write.know([client.subject])
             write.add([ClientPut(client)])
             self._grant(write, bindings)
         return ClientWrite(write.revision, client)
@@ -215,7 +214,7 @@ class SqlRecord:
             write.add([PolicyPut(policy)])
             write.add(binding_rows.replace_file(write.connection, bindings))
             binding_rows.check_room(write.connection)
-            self._subject_keys.know(write.connection, (binding.subject for binding in bindings))
+            write.know(binding.subject for binding in bindings)
         return PolicyWrite(write.revision, policy)
 
     def grant(self, binding: Binding, audit: AuditDraft, *, check: Check = no_check) -> Write:
@@ -316,8 +315,7 @@ class SqlRecord:
     def _grant(self, write: Writing, bindings: Sequence[Binding]) -> None:
         for binding in bindings:
             write.add(binding_rows.grant(write.connection, binding))
-            binding_rows.check_room(write.connection, subject=binding.subject)
-        self._subject_keys.know(write.connection, (binding.subject for binding in bindings))
+        write.know(binding.subject for binding in bindings)
 
 
 def _nothing() -> None:

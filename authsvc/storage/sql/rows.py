@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from authsvc.core.audit import ChainPoint
 from authsvc.core.clients import Client
@@ -26,28 +26,32 @@ from authsvc.ports.change_log import (
     RevocationPut,
 )
 from authsvc.ports.record import Head, KeyRows, Order, PolicyRecord, RecordState, RevocationMark
-from authsvc.storage.sql import binding_rows, change_forms, codec, secret_rows, tables
+from authsvc.storage.sql import binding_rows, change_forms, codec, dialects, secret_rows, tables
 
 _HEAD = select(tables.head)
+_LOCKED_HEAD = _HEAD.with_for_update()
+_MOVE_HEAD = update(tables.head)
+_ADD_CHANGE = insert(tables.change)
 _MANIFEST = "key_manifest"
 
 
 def head(connection: Connection, *, lock: bool = False) -> Head:
     """The head row; with `lock` no other write begins before this transaction ends."""
-    row = connection.execute(_HEAD.with_for_update() if lock else _HEAD).one()
+    row = connection.execute(_LOCKED_HEAD if lock else _HEAD).one()
     return Head(Revision(row.record, row.epoch, row.number), row.digest, ChainPoint(row.audit_sequence, row.audit_hash))
 
 
 def move_head(connection: Connection, new: Head) -> None:
     """Write the head row."""
     connection.execute(
-        update(tables.head).values(
-            epoch=new.revision.epoch,
-            number=new.revision.number,
-            digest=new.digest,
-            audit_sequence=new.audit.sequence,
-            audit_hash=new.audit.hash,
-        )
+        _MOVE_HEAD,
+        {
+            "epoch": new.revision.epoch,
+            "number": new.revision.number,
+            "digest": new.digest,
+            "audit_sequence": new.audit.sequence,
+            "audit_hash": new.audit.hash,
+        },
     )
 
 
@@ -121,15 +125,16 @@ def changes(connection: Connection, number: int, limit: int) -> tuple[Change, ..
 def add_change(connection: Connection, change: Change, body: str, audit_sequence: int, now: int) -> None:
     """Append a row to the change log."""
     connection.execute(
-        insert(tables.change).values(
-            number=change.number,
-            epoch=change.epoch,
-            previous=change.previous,
-            digest=change.digest,
-            audit_sequence=audit_sequence,
-            create_time=now,
-            body=body,
-        )
+        _ADD_CHANGE,
+        {
+            "number": change.number,
+            "epoch": change.epoch,
+            "previous": change.previous,
+            "digest": change.digest,
+            "audit_sequence": audit_sequence,
+            "create_time": now,
+            "body": body,
+        },
     )
 
 
@@ -137,7 +142,7 @@ def write(connection: Connection, edit: Edit, order: Order) -> None:
     """Bring the rows in step with an edit; those of bindings were written when the edit was made."""
     match edit:
         case KeyPut(key):
-            _put(connection, tables.signing_key, {"kid": key.kid}, {"body": codec.encode_key(key)})
+            dialects.put(connection, tables.signing_key, {"kid": key.kid, "body": codec.encode_key(key)})
             _keys_changed(connection, order)
         case KeyForgotten(kid):
             connection.execute(delete(tables.signing_key).where(tables.signing_key.c.kid == kid))
@@ -145,15 +150,16 @@ def write(connection: Connection, edit: Edit, order: Order) -> None:
         case KeyManifestPut(manifest):
             secret_rows.remember(connection, _MANIFEST, codec.encode_manifest(manifest))
         case ClientPut(value):
-            _put(connection, tables.client, {"client_id": value.client_id}, {"body": codec.encode_client(value)})
+            row = {"client_id": value.client_id, "body": codec.encode_client(value)}
+            dialects.put(connection, tables.client, row)
         case ClientDeleted(client_id):
             connection.execute(delete(tables.client).where(tables.client.c.client_id == client_id))
         case PolicyPut(value):
             fields = {"text": value.text, "policy_revision": value.policy_revision, "apply_time": value.apply_time}
-            _put(connection, tables.policy, {"id": 1}, fields)
+            dialects.put(connection, tables.policy, {"id": 1, **fields})
         case RevocationPut(mark):
             place = {"epoch": mark.at[0], "number": mark.at[1], "expire_time": mark.expire_time}
-            _put(connection, tables.revocation, {"kind": mark.kind.value, "digest": mark.digest}, place)
+            dialects.put(connection, tables.revocation, {"kind": mark.kind.value, "digest": mark.digest, **place})
         case _:
             pass
 
@@ -179,10 +185,3 @@ def _keys_changed(connection: Connection, order: Order) -> None:
 
 def _mark(row: Row[Any]) -> RevocationMark:
     return RevocationMark(RevocationKind(row.kind), row.digest, (row.epoch, row.number), row.expire_time)
-
-
-def _put(connection: Connection, table: Table, key: dict[str, Any], fields: dict[str, Any]) -> None:
-    # Update, else insert: the head row is locked, so no other writer comes between, and no dialect is named.
-    where = [table.c[name] == value for name, value in key.items()]
-    if connection.execute(update(table).where(*where).values(fields)).rowcount == 0:
-        connection.execute(insert(table).values({**key, **fields}))

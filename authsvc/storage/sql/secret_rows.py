@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, select
 
 from authsvc.core import envelopes
-from authsvc.storage.sql import tables
+from authsvc.storage.sql import dialects, tables
 from authsvc.storage.sql.sealing import seal, unseal
 
 _BYTES = 32
@@ -35,6 +35,4 @@ def setting(connection: Connection, name: str) -> bytes | None:
 
 def remember(connection: Connection, name: str, value: bytes) -> None:
     """Remember a value in place of what was there."""
-    table = tables.setting
-    if connection.execute(update(table).where(table.c.name == name).values(value=value)).rowcount == 0:
-        connection.execute(insert(table).values(name=name, value=value))
+    dialects.put(connection, tables.setting, {"name": name, "value": value})

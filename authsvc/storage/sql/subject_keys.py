@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, insert, select
@@ -28,6 +28,7 @@ _SLICE = 500
 """How many keys one statement asks for."""
 
 _table = tables.subject_key
+_ADD = insert(_table)
 
 
 class SubjectKeys:
@@ -41,33 +42,43 @@ class SubjectKeys:
         """The keyed hash of an identifier; of a subject, also the id of its own key."""
         return hmac.digest(self._hash_key, text.encode(), hashlib.sha256)
 
-    def know(self, connection: Connection, subjects: Iterable[str]) -> None:
-        """Give each subject a key of its own unless it has one; for when the record comes to hold it."""
-        wanted = {self.hash(subject) for subject in subjects}
-        missing = wanted - self._envelopes(connection, list(wanted)).keys()
-        if missing:
-            rows = [{"key_id": key_id, "envelope": self._new_envelope(key_id)} for key_id in sorted(missing)]
-            connection.execute(insert(_table), rows)
-
     def key(self, connection: Connection, key_id: bytes) -> envelopes.Kek | None:
         """The key of an id; None once it was destroyed."""
         envelope = self._envelopes(connection, [key_id]).get(key_id)
-        return None if envelope is None else self._unwrapped(envelope, key_id)
+        return None if envelope is None else self.unwrapped(envelope, key_id)
 
-    def keyring(self, connection: Connection, identifiers: Iterable[str]) -> Keyring:
-        """The keys for a batch of events that name these identifiers."""
-        own = self._envelopes(connection, [self.hash(identifier) for identifier in identifiers])
-        return Keyring(self, connection, {key_id: self._unwrapped(e, key_id) for key_id, e in own.items()})
+    def keyring(
+        self, connection: Connection, identifiers: Iterable[str], times: Iterable[int], known: Iterable[str] = ()
+    ) -> Keyring:
+        """The keys for a batch of events of these times that name these identifiers, by one statement.
 
-    def day_key(self, connection: Connection, time: int) -> tuple[bytes, envelopes.Kek]:
-        """The id and key of a day, made where it is not there."""
-        key_id = self.hash(f"day {datetime.fromtimestamp(time, UTC).date()}")
-        envelope = self._envelopes(connection, [key_id]).get(key_id)
+        Each subject of `known`, which the record comes to hold, gets a key of its own unless it has one.
+        """
+        days = {self._day_id(time) for time in times}
+        subjects = {self.hash(subject) for subject in known}
+        asked = {self.hash(identifier) for identifier in identifiers} | subjects | days
+        found = self._envelopes(connection, sorted(asked))
+        made = {key_id: self._new_envelope(key_id) for key_id in sorted(subjects - found.keys())}
+        if made:
+            connection.execute(_ADD, [{"key_id": key_id, "envelope": envelope} for key_id, envelope in made.items()])
+        return Keyring(self, connection, found | made)
+
+    def day_key(self, connection: Connection, time: int, known: Mapping[bytes, bytes]) -> tuple[bytes, envelopes.Kek]:
+        """The id and key of a day, made where it is not among the `known` envelopes."""
+        key_id = self._day_id(time)
+        envelope = known.get(key_id)
         if envelope is None:
             # Chains of other replicas move at the same time: whoever is first makes the key of all.
             insert_absent(connection, _table, {"key_id": key_id, "envelope": self._new_envelope(key_id)})
             envelope = self._envelopes(connection, [key_id])[key_id]
-        return key_id, self._unwrapped(envelope, key_id)
+        return key_id, self.unwrapped(envelope, key_id)
+
+    def unwrapped(self, envelope: bytes, key_id: bytes) -> envelopes.Kek:
+        """The key in an envelope."""
+        return envelopes.Kek(unseal(self._kek, envelope, _PURPOSE, key_id.hex()))
+
+    def _day_id(self, time: int) -> bytes:
+        return self.hash(f"day {datetime.fromtimestamp(time, UTC).date()}")
 
     def _envelopes(self, connection: Connection, key_ids: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
@@ -80,26 +91,26 @@ class SubjectKeys:
     def _new_envelope(self, key_id: bytes) -> bytes:
         return seal(self._kek, os.urandom(envelopes.KEY_BYTES), _PURPOSE, key_id.hex())
 
-    def _unwrapped(self, envelope: bytes, key_id: bytes) -> envelopes.Kek:
-        return envelopes.Kek(unseal(self._kek, envelope, _PURPOSE, key_id.hex()))
-
 
 class Keyring:
-    """The keys of one batch, within its transaction."""
+    """The keys of one batch, within its transaction; each is unwrapped once, when it is needed."""
 
-    def __init__(self, keys: SubjectKeys, connection: Connection, own: dict[bytes, envelopes.Kek]) -> None:
+    def __init__(self, keys: SubjectKeys, connection: Connection, found: Mapping[bytes, bytes]) -> None:
         self._keys = keys
         self._connection = connection
-        self._own = own
+        self._found = found
+        self._own: dict[bytes, envelopes.Kek] = {}
         self._days: dict[int, tuple[bytes, envelopes.Kek]] = {}
 
     def key_of(self, identifier: str, time: int) -> tuple[bytes, envelopes.Kek]:
         """The id and key that seal an identifier in an event of this time: its own, else the day's."""
         key_id = self._keys.hash(identifier)
-        own = self._own.get(key_id)
-        if own is not None:
-            return key_id, own
+        envelope = self._found.get(key_id)
+        if envelope is not None:
+            if key_id not in self._own:
+                self._own[key_id] = self._keys.unwrapped(envelope, key_id)
+            return key_id, self._own[key_id]
         day = time // 86_400
         if day not in self._days:
-            self._days[day] = self._keys.day_key(self._connection, time)
+            self._days[day] = self._keys.day_key(self._connection, time, self._found)
         return self._days[day]

@@ -37,6 +37,7 @@ class Writing:
         self.draft = draft
         self.silent = False
         self._edits: list[Edit] = []
+        self._known: set[str] = set()
         self._epoch = epoch
 
     @property
@@ -60,6 +61,10 @@ class Writing:
             rows.write(self.connection, edit, self.order)
             self._edits.append(edit)
 
+    def know(self, subjects: Iterable[str]) -> None:
+        """The record comes to hold these subjects, so that each has a key of its own (STANDARDS U8)."""
+        self._known.update(subjects)
+
     def note(self, detail: Mapping[str, str], subject: str = "") -> None:
         """Add to the detail of the audit event, and say whom it concerns where only the record knows."""
         detail = {**self.draft.detail, **detail}
@@ -69,7 +74,7 @@ class Writing:
         """Append the audit event and the change row, and move the head."""
         if self.silent:
             return self.before
-        end = audit.append(self.connection, RECORD_CHAIN, self.before.audit, [self.draft])
+        end = audit.append(self.connection, RECORD_CHAIN, self.before.audit, [self.draft], self._known)
         after = replace(self.before, audit=end)
         if self.changed:
             body = change_forms.encode_edits(self._edits)
