@@ -80,18 +80,7 @@ def ensure_admin(config: Config, directory: Path, record: Record, clients: Clien
         address=config.server.listen,
         client_id=_FIRST_ADMIN,
         client_secret=secret_text,
-        certificate=_certificate(config),
     )
     # The file first: a start that ends between the two leaves an empty record, and the next one begins again.
     secret_files.write_secret(directory / ADMIN_FILE, credentials.to_bytes(), "AUTHSVC_DATA_DIR", replace=True)
     clients.ensure_admin(_FIRST_ADMIN, secret_text, now=now)
-
-
-def _certificate(config: Config) -> str:
-    path = config.server.tls.certificate
-    if path is None:
-        return ""
-    try:
-        return path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        raise InvalidRequest.of("server.tls.certificate", f"cannot read {path}") from None

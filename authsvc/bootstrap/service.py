@@ -27,7 +27,7 @@ from authsvc.api.method_table import MethodTable, Service
 from authsvc.api.pages import PageTokens
 from authsvc.api.reflection import Reflection
 from authsvc.api.throttle import FailedAuthentications
-from authsvc.bootstrap.certificates import tls_files, untimely
+from authsvc.bootstrap.certificates import live_tls, tls_files, tls_gauges
 from authsvc.bootstrap.counting import count_by
 from authsvc.bootstrap.foundation import Foundation, random_id
 from authsvc.core.errors import AuthsvcError
@@ -35,6 +35,7 @@ from authsvc.core.rates import parse_rate
 from authsvc.telemetry import Gauge, Metrics, tracing
 from authsvc.transport.grpcio_server import GrpcioServer
 from authsvc.transport.http_server import HttpServers
+from authsvc.transport.tls import LiveTls
 from authsvc.usecases.audit_log import AuditLog
 from authsvc.usecases.authz import Authorizer
 from authsvc.usecases.envoy import Gate
@@ -72,7 +73,8 @@ class AuthorizationService:
         self._found = foundation
         config = foundation.config
         self._log = foundation.log
-        self._metrics = Metrics(_gauges(foundation), __version__)
+        self._tls: LiveTls | None = None
+        self._metrics = Metrics((*_gauges(foundation), *self._tls_gauges()), __version__)
         self._tracing = tracing(environment, __version__)
         self.audit = AuditLog(
             foundation.record,
@@ -98,10 +100,7 @@ class AuthorizationService:
         config = self._found.config
         self.audit.start()
         await self._counting.start()
-        tls = tls_files(config)
-        if tls is not None:
-            for text in untimely(tls, self._found.clock.now()):
-                self._log.event("certificate.untimely", {"text": text})
+        self._tls = tls = live_tls(config, self._found.clock.now, self._log.event)
         grpc = config.server.listen
         if listens_for_grpc:
             self._grpc = GrpcioServer(self.engine, asyncio.get_running_loop())
@@ -114,6 +113,8 @@ class AuthorizationService:
             log=self._log,
         )
         http, ops = await self._http.listen(config.server.http_listen, config.server.ops_listen, tls)
+        if tls is not None:
+            tls.start()
         self._upkeep = asyncio.create_task(self._keep_up())
         self.health.set_serving(serving=True)
         return Addresses(grpc, http, ops)
@@ -128,17 +129,31 @@ class AuthorizationService:
             await asyncio.to_thread(self._grpc.drain, grace)
         if self._http is not None:
             await self._http.close()
+        if self._tls is not None:
+            await asyncio.to_thread(self._tls.stop)
         await self._counting.stop()
         await asyncio.to_thread(self.audit.stop)
         await asyncio.to_thread(self._found.close)
         if self._tracing is not None:
             self._tracing.shutdown()
 
+    @property
+    def tls(self) -> LiveTls | None:
+        """The certificates in use; None without TLS, and before `start`."""
+        return self._tls
+
     def unready_reason(self) -> str:
         """Why this replica does not want traffic; empty while it does."""
         if not self.health.serving:
             return "starting or draining"
-        return self._found.tail.fault
+        return self._found.tail.fault or (self._tls.unready_reason() if self._tls is not None else "")
+
+    def _tls_gauges(self) -> tuple[Gauge, ...]:
+        def tls() -> LiveTls:
+            assert self._tls is not None
+            return self._tls
+
+        return () if tls_files(self._found.config) is None else tls_gauges(tls)
 
     def _services(self) -> list[Service]:
         found = self._found

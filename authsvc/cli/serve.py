@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from authsvc.cli.serve_pyvoy import Addresses as EnvoyAddresses
     from authsvc.config import Config
     from authsvc.storage.sql.directory_lock import DataDirectoryLock
+    from authsvc.transport.tls import LiveTls
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may hold the interpreter while others wait: at Python's 5 ms one busy thread beside the loop costs
@@ -57,11 +58,13 @@ def serve(
     from authsvc.core.errors import AuthsvcError
     from authsvc.storage.data_directory import data_directory
     from authsvc.storage.sql.directory_lock import DataDirectoryLock
+    from authsvc.transport.tls import limit_grpcio
 
     directory = data_directory(os.environ)
     missing = why_not(chosen)
     for text in (*warnings(chosen), *([missing] if missing else [])):
         print(f"authsvc: warning: {text}", file=sys.stderr)
+    limit_grpcio(os.environ, chosen.server.tls.min_version)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     os.umask(0o077)  # the record is this user's alone
     try:
@@ -107,7 +110,7 @@ async def _serve(config: Config, directory: Path, begun: float, form: Form, *, a
         # A key file at fault is found before anything was started.
         foundation.close()
         raise
-    _tell_admin_file(directory, config, addresses)
+    _tell_admin_file(directory, addresses, service.tls)
     _say_ready(form, addresses, directory, time.monotonic() - begun)
     await stopped.wait()
     await service.stop(config.server.grace)
@@ -126,8 +129,8 @@ async def _supervise(config: Config, directory: Path, begun: float, form: Form, 
     stopped = asyncio.Event()
     _on_signals(stopped)
 
-    def ready(addresses: EnvoyAddresses) -> None:
-        _tell_admin_file(directory, config, addresses)
+    def ready(addresses: EnvoyAddresses, tls: LiveTls | None) -> None:
+        _tell_admin_file(directory, addresses, tls)
         _say_ready(form, addresses, directory, time.monotonic() - begun)
 
     await serve_in_envoy(
@@ -165,8 +168,15 @@ def _named(fault: str, config: Config) -> str:
     return f"server: {fault}"
 
 
-def _tell_admin_file(directory: Path, config: Config, addresses: Addresses | EnvoyAddresses) -> None:
-    """Keep the address in the first admin's file true, where the service has moved since it was written."""
+def _tell_admin_file(directory: Path, addresses: Addresses | EnvoyAddresses, tls: LiveTls | None) -> None:
+    """Keep address and certificate in the first admin's file true: one moves, the other is renewed."""
+    if tls is None:
+        _write_admin_file(directory, addresses.grpc, "")
+    else:
+        tls.use(lambda shown: _write_admin_file(directory, addresses.grpc, shown.chain.decode()))
+
+
+def _write_admin_file(directory: Path, address: str, certificate: str) -> None:
     from dataclasses import replace
 
     from authsvc.storage.data_directory import ADMIN_FILE
@@ -176,12 +186,7 @@ def _tell_admin_file(directory: Path, config: Config, addresses: Addresses | Env
     if not path.exists():
         return
     known = AdminCredentials.read(path)
-    certificate = config.server.tls.certificate
-    now = replace(
-        known,
-        address=addresses.grpc,
-        certificate="" if certificate is None else certificate.read_text(encoding="ascii"),
-    )
+    now = replace(known, address=address, certificate=certificate)
     if now != known:
         write_secret(path, now.to_bytes(), "AUTHSVC_DATA_DIR", replace=True)
 

@@ -16,6 +16,7 @@ from authsvc.cli.faults import CommandFault, Exit, Fault, wrong_use
 if TYPE_CHECKING:
     from authsvc.config import Config
     from authsvc.storage.sql.directory_lock import DataDirectoryLock
+    from authsvc.transport.tls import LiveTls
 
 APPLICATION = "authsvc.bootstrap.pyvoy:application"
 """What Envoy imports. This process does not, so that it stays small."""
@@ -49,11 +50,14 @@ async def serve_in_envoy(
     accept_new_issuer: bool,
     switch_interval: float,
     named: Callable[[str], str],
-    ready: Callable[[Addresses], None],
+    ready: Callable[[Addresses, LiveTls | None], None],
     stopped: asyncio.Event,
 ) -> None:
-    """Serve until `stopped`; `ready` is told the addresses. Raises CommandFault, also where Envoy ends by itself."""
-    from authsvc.bootstrap.certificates import tls_files
+    """Serve until `stopped`; `ready` is told the addresses and the certificates in use. Raises CommandFault, also where
+    Envoy ends by itself, and InvalidRequest where certificate files are at fault.
+    """
+    from authsvc.bootstrap.certificates import live_tls
+    from authsvc.clock import SystemClock
     from authsvc.transport.link import StartFault
     from authsvc.transport.listening import ListenFault
     from authsvc.transport.pyvoy_server import PyvoyServer
@@ -66,19 +70,25 @@ async def serve_in_envoy(
         "accept_new_issuer": accept_new_issuer,
         "switch_interval": switch_interval,
     }
+    # The service inside looks at the same files, for HTTP, and tells of them.
+    tls = live_tls(config, SystemClock().now)
     server = PyvoyServer(APPLICATION, letter, keep=(lock.fileno(),))
     try:
-        port = await asyncio.to_thread(server.listen, config.server.listen, tls_files(config))
+        port = await asyncio.to_thread(server.listen, config.server.listen, tls)
     except ListenFault as fault:
         raise wrong_use(named(str(fault))) from None
     except StartFault as fault:
         raise wrong_use(str(fault)) from None
     host = config.server.listen.rpartition(":")[0]
-    ready(Addresses(f"{host}:{port}", server.told["http"], server.told["ops"]))
+    ready(Addresses(f"{host}:{port}", server.told["http"], server.told["ops"]), tls)
+    if tls is not None:
+        tls.start()
     ended = asyncio.create_task(asyncio.to_thread(server.process.wait))
     asked = asyncio.create_task(stopped.wait())
     await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
     by_itself = ended.done() and not asked.done()
+    if tls is not None:
+        await asyncio.to_thread(tls.stop)
     await asyncio.to_thread(server.drain, config.server.grace)
     asked.cancel()
     if by_itself:

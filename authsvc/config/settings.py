@@ -9,12 +9,12 @@ values; what follows from other settings is computed, never asked twice.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, NewType
 
+from authsvc.core.addresses import is_loopback_address
 from authsvc.core.jose import Algorithm
 from authsvc.core.keys import KeySchedule
 
@@ -34,6 +34,13 @@ class TlsMode(StrEnum):
 
     UNSET = ""
     FILES = "files"
+
+
+class TlsVersion(StrEnum):
+    """The oldest version of TLS that is spoken."""
+
+    TLS_1_3 = "1.3"
+    TLS_1_2 = "1.2"
 
 
 class PolicySource(StrEnum):
@@ -56,6 +63,11 @@ class Tls:
     mode: TlsMode = _doc("unset is plaintext, on loopback only; `files` reads certificate and key.", TlsMode.UNSET)
     certificate: Path | None = _doc("the certificate chain, PEM.", None)
     key: Path | None = _doc("its private key, PEM; readable by owner and group at most.", None)
+    min_version: TlsVersion = _doc(
+        "the oldest version spoken, `1.3` or `1.2`; an Envoy that calls speaks 1.3 only where its own configuration "
+        "says so.",
+        TlsVersion.TLS_1_3,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +241,4 @@ def split_listen(listen: str) -> tuple[str, int]:
 def is_loopback(listen: str) -> bool:
     """Whether a `host:port` can be reached from this machine only."""
     host, _ = split_listen(listen)
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost" or is_loopback_address(host)

@@ -1,7 +1,7 @@
 """The configuration of the Envoy that carries the service itself.
 
 Owns: the gRPC listener in front of pyvoy's filter: HTTP/2 limits, TLS, who the peer is, caps, ages. May import:
-`transport.listening`, the standard library. Pure: settings in, a document out, which `envoy --mode validate` accepts.
+`transport`, the standard library. Pure: settings in, documents out, which `envoy --mode validate` accepts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from authsvc.transport.listening import TlsFiles, host_and_port
+from authsvc.config import TlsVersion
+from authsvc.transport.listening import host_and_port
+from authsvc.transport.tls import SUITES, TlsMaterial
 
 STREAMS_A_CONNECTION: Final = 1_000
 CONNECTIONS: Final = 10_000
@@ -25,15 +27,21 @@ DRAIN_PAUSE: Final = "1s"
 """Between the two GOAWAYs of a graceful end: calls that are on their way meanwhile are still served."""
 
 LISTENER: Final = "grpc"
-TLS_RESOURCE: Final = "authsvc"
+CERTIFICATE: Final = "certificate"
+CLIENT_CA: Final = "client_ca"
+"""Secrets of Envoy's secret discovery, each a file of its own: Envoy takes one a file."""
 
 _TYPE = "type.googleapis.com/envoy.extensions"
 _MANAGER = f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager"
-_AEAD = [
-    f"ECDHE-{kind}-{suite}"
-    for suite in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
-    for kind in ("ECDSA", "RSA")
-]
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyTls:
+    """How the listener speaks TLS."""
+
+    minimum: TlsVersion
+    client_certificates: bool
+    """Whether callers must show one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +55,8 @@ class EnvoyPlan:
     application: str
     """`module:attribute` of the ASGI application, as pyvoy imports it."""
     folder: Path
-    """A folder of our own: the administration socket and the TLS secret lie there."""
-    tls: TlsFiles | None = None
+    """A folder of our own: the administration socket and the TLS secrets lie there."""
+    tls: EnvoyTls | None = None
     reuse_port: bool = False
 
     @property
@@ -56,10 +64,9 @@ class EnvoyPlan:
         """The administration socket, for the owner alone."""
         return self.folder / "admin.sock"
 
-    @property
-    def secret(self) -> Path:
-        """Where `tls_secret` is to be written."""
-        return self.folder / "tls.json"
+    def secret(self, name: str) -> Path:
+        """Where a secret is to be before Envoy starts; it is read again when a file is moved to that name."""
+        return self.folder / f"{name}.json"
 
 
 def envoy_config(plan: EnvoyPlan) -> dict[str, Any]:
@@ -99,21 +106,21 @@ def envoy_config(plan: EnvoyPlan) -> dict[str, Any]:
     }
 
 
-def tls_secret(tls: TlsFiles) -> dict[str, Any]:
-    """The certificate as a file of Envoy's secret discovery: read again when files are moved into their folder."""
-    return {
-        "resources": [
-            {
-                "@type": f"{_TYPE}.transport_sockets.tls.v3.Secret",
-                "name": TLS_RESOURCE,
-                "tls_certificate": {
-                    "certificate_chain": {"filename": str(tls.certificate.absolute())},
-                    "private_key": {"filename": str(tls.key.absolute())},
-                    "watched_directory": {"path": str(tls.certificate.absolute().parent)},
-                },
+def tls_secrets(material: TlsMaterial) -> dict[str, dict[str, Any]]:
+    """The secrets' files by their names. Certificate and key stand in one file, so that they change in one step."""
+    secrets: dict[str, dict[str, Any]] = {
+        CERTIFICATE: {
+            "tls_certificate": {
+                "certificate_chain": {"inline_string": material.chain.decode()},
+                "private_key": {"inline_string": material.key.decode()},
             }
-        ]
+        }
     }
+    if material.client_ca is not None:
+        trusted = {"trusted_ca": {"inline_string": material.client_ca.decode()}}
+        secrets[CLIENT_CA] = {"validation_context": trusted}
+    kind = f"{_TYPE}.transport_sockets.tls.v3.Secret"
+    return {name: {"resources": [{"@type": kind, "name": name, **secret}]} for name, secret in secrets.items()}
 
 
 def _manager(plan: EnvoyPlan) -> dict[str, Any]:
@@ -161,28 +168,28 @@ def _application(plan: EnvoyPlan) -> dict[str, Any]:
     }
 
 
-def _tls(plan: EnvoyPlan, tls: TlsFiles) -> dict[str, Any]:
+def _tls(plan: EnvoyPlan, tls: EnvoyTls) -> dict[str, Any]:
     context: dict[str, Any] = {
         "alpn_protocols": ["h2"],
         "tls_params": {
-            "tls_minimum_protocol_version": "TLSv1_2",
+            "tls_minimum_protocol_version": "TLSv1_2" if tls.minimum is TlsVersion.TLS_1_2 else "TLSv1_3",
             "tls_maximum_protocol_version": "TLSv1_3",
-            "cipher_suites": _AEAD,
+            "cipher_suites": list(SUITES),
         },
-        "tls_certificate_sds_secret_configs": [
-            {
-                "name": TLS_RESOURCE,
-                "sds_config": {"path_config_source": {"path": str(plan.secret)}, "resource_api_version": "V3"},
-            }
-        ],
+        "tls_certificate_sds_secret_configs": [_discovered(plan, CERTIFICATE)],
     }
-    if tls.client_ca is not None:
-        context["validation_context"] = {"trusted_ca": {"filename": str(tls.client_ca.absolute())}}
+    if tls.client_certificates:
+        context["validation_context_sds_secret_config"] = _discovered(plan, CLIENT_CA)
     return {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
             "@type": f"{_TYPE}.transport_sockets.tls.v3.DownstreamTlsContext",
-            "require_client_certificate": tls.client_ca is not None,
+            "require_client_certificate": tls.client_certificates,
             "common_tls_context": context,
         },
     }
+
+
+def _discovered(plan: EnvoyPlan, name: str) -> dict[str, Any]:
+    source = {"path_config_source": {"path": str(plan.secret(name))}, "resource_api_version": "V3"}
+    return {"name": name, "sds_config": source}

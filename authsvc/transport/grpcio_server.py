@@ -24,9 +24,10 @@ from authsvc.api.engine import Engine, State
 from authsvc.api.method_table import BATCH_BYTES, Kind, Row
 from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
 from authsvc.core.values import Revision
-from authsvc.transport.listening import ListenFault, TlsFiles
+from authsvc.transport.listening import ListenFault
 from authsvc.transport.pools import WorkPool
 from authsvc.transport.streams import Stream, Streams
+from authsvc.transport.tls import LiveTls, TlsMaterial
 from authsvc.transport.traffic import Traffic
 
 PLAIN_THREADS = 8
@@ -77,7 +78,7 @@ class GrpcioServer:
             self._plain, handlers=[_Handlers(self._behaviours())], options=_options(reuse_port=reuse_port)
         )
 
-    def listen(self, address: str, tls: TlsFiles | None = None) -> int:
+    def listen(self, address: str, tls: LiveTls | None = None) -> int:
         """Bind `host:port` and begin to serve; gives the port. Raises ListenFault."""
         try:
             if tls is None:
@@ -315,28 +316,30 @@ def _identities(context: grpc.ServicerContext) -> tuple[str, ...]:
     return (*(uri for uri in uris if uri.startswith("spiffe://")), *(f"dns:{name}" for name in names))
 
 
-def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    last_seen = tls.changed_at()
+def _credentials(tls: LiveTls) -> grpc.ServerCredentials:
+    shown = tls.current
 
-    def reload() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal last_seen
-        seen = tls.changed_at()
-        if seen == last_seen:
+    def newer() -> grpc.ServerCertificateConfiguration | None:
+        """Asked at each handshake."""
+        nonlocal shown
+        current = tls.current
+        if current is shown:
             return None
-        last_seen = seen
-        return _configuration(tls)
+        shown = current
+        return _configuration(current)
 
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(tls),
-        reload,  # type: ignore[arg-type]  # None is "unchanged", which the stubs do not know
-        require_client_authentication=tls.client_ca is not None,
+        _configuration(shown),
+        newer,  # type: ignore[arg-type]  # None is "unchanged", which the stubs do not know
+        # Optional client certificates do not exist here: grpcio asks for them always or never.
+        require_client_authentication=shown.client_ca is not None,
     )
 
 
-def _configuration(tls: TlsFiles) -> grpc.ServerCertificateConfiguration:
-    pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
-    roots = tls.client_ca.read_bytes() if tls.client_ca is not None else None
-    return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
+def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(material.key, material.chain)], root_certificates=material.client_ca
+    )
 
 
 def _options(*, reuse_port: bool) -> tuple[tuple[str, int], ...]:

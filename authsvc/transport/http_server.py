@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import ssl
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from authsvc.api.http import FaultLog, KeySet, Operations, ops_application, public_application
-from authsvc.transport.listening import ListenFault, TlsFiles, host_and_port
+from authsvc.transport.listening import ListenFault, host_and_port
+from authsvc.transport.tls import LiveTls, TlsMaterial, server_context
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -29,13 +29,11 @@ KEEP_ALIVE_SECONDS = 15
 HEADER_BYTES = 16 * 1024
 BACKLOG = 128
 
-_log = logging.getLogger(__name__)
-
 
 class HttpServer:
     """One listening HTTP server."""
 
-    def __init__(self, application: ASGIApp, address: str, tls: TlsFiles | None = None) -> None:
+    def __init__(self, application: ASGIApp, address: str, tls: LiveTls | None = None) -> None:
         self._address = address
         self._tls = tls
         self._config = uvicorn.Config(
@@ -50,8 +48,6 @@ class HttpServer:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             h11_max_incomplete_event_size=HEADER_BYTES,
             http="h11",
-            ssl_certfile=str(tls.certificate) if tls else None,
-            ssl_keyfile=str(tls.key) if tls else None,
         )
         self._server = _Server(self._config)
         self._serving: asyncio.Task[None] | None = None
@@ -59,13 +55,9 @@ class HttpServer:
     async def start(self) -> int:
         """Bind and serve; gives the port. Raises ListenFault."""
         listener = self._bind()
-        try:
-            self._config.load()
-            if self._tls is not None:
-                self._config.ssl = _renewing_context(self._tls)
-        except (OSError, ssl.SSLError) as fault:
-            listener.close()
-            raise ListenFault(f"cannot serve TLS on {self._address}: certificate and key do not load") from fault
+        self._config.load()
+        if self._tls is not None:
+            self._config.ssl = _renewing_context(self._tls)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         await self._server.listening.wait()
         port: int = listener.getsockname()[1]
@@ -90,31 +82,20 @@ class HttpServer:
             raise ListenFault(f"cannot listen on {self._address}: {why}") from fault
 
 
-def _renewing_context(tls: TlsFiles) -> ssl.SSLContext:
-    """A context whose handshakes use the newest pair of files that loads (STANDARDS U1)."""
-    context = current = _context(tls)
-    last_seen = tls.changed_at()
+def _renewing_context(tls: LiveTls) -> ssl.SSLContext:
+    """A context whose handshakes show the certificate in use."""
+    context = shown = server_context(tls.current, tls.minimum)
 
-    def renew(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context_of: ssl.SSLContext) -> None:
-        nonlocal current, last_seen
-        try:
-            seen = tls.changed_at()
-            if seen != last_seen:
-                last_seen = seen
-                current = _context(tls)
-        except (OSError, ssl.SSLError):
-            _log.warning("certificate and key of server.tls do not load: the ones before stay in use")
-        connection.context = current
+    def replace(material: TlsMaterial) -> None:
+        nonlocal shown
+        shown = server_context(material, tls.minimum)
 
+    def show(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context_of: ssl.SSLContext) -> None:
+        connection.context = shown
+
+    tls.use(replace)
     # Called in each handshake, whether or not the client names a server.
-    context.sni_callback = renew
-    return context
-
-
-def _context(tls: TlsFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.certificate, tls.key)
+    context.sni_callback = show
     return context
 
 
@@ -136,7 +117,7 @@ class HttpServers:
         self._log = log
         self._servers: list[HttpServer] = []
 
-    async def listen(self, http: str, ops: str, tls: TlsFiles | None) -> tuple[str, str]:
+    async def listen(self, http: str, ops: str, tls: LiveTls | None) -> tuple[str, str]:
         """Serve both, `ops` always in plain HTTP; gives their addresses with the ports. Raises ListenFault."""
         public = public_application(self._key_set, self._log, tls=tls is not None)
         listeners = (

@@ -29,8 +29,8 @@ REFUSE: Final = {"event": "refuse"}
 READY: Final = "ready"
 """The event of the first line back: what else it holds is where the service listens."""
 
-CLIENT_CERTIFICATES: Final = "client_certificates"
-"""The entry of the letter that says whether the listener demands them, and so writes who the peer is."""
+PEERS: Final = "peers"
+"""The entry of the letter that says where the listener learns who its peer is: a `listening.Peers`."""
 
 _LONGEST = 1 << 20
 

@@ -1,12 +1,11 @@
 """What listeners share.
 
-Owns: addresses, TLS files, and the one line that says why an address cannot be served. May import: `config`.
+Owns: addresses, how peers are known, and the one line that says why an address cannot be served. May import: `config`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from enum import StrEnum
 
 from authsvc.config import split_listen
 
@@ -15,18 +14,13 @@ class ListenFault(Exception):
     """The address cannot be served; one line that says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """PEM files; where `client_ca` is set, callers must show a certificate of it."""
+class Peers(StrEnum):
+    """Where a listener of gRPC learns who its peer is."""
 
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-
-    def changed_at(self) -> tuple[int, ...]:
-        """When each was written last, in nanoseconds: differs after a renewal."""
-        files = (self.certificate, self.key, *((self.client_ca,) if self.client_ca is not None else ()))
-        return tuple(file.stat().st_mtime_ns for file in files)
+    NOBODY = "nobody"
+    """Peers have addresses only."""
+    CERTIFICATE = "certificate"
+    """The client certificate that the handshake verified."""
 
 
 def host_and_port(address: str) -> tuple[str, int]:

@@ -24,6 +24,7 @@ from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
 from authsvc.core.values import Revision
 from authsvc.transport import grpc_framing as framing
 from authsvc.transport.grpc_framing import ClientLeft, Event, Head, Receive
+from authsvc.transport.listening import Peers
 from authsvc.transport.streams import Stream, Streams
 
 STREAMS: Final = 5_000
@@ -44,12 +45,12 @@ class GrpcApplication:
     """Serves the rows of an engine. Begin and end it on the loop that it runs on."""
 
     def __init__(
-        self, engine: Engine, *, client_certificates: bool = False, streams: int = STREAMS, calls: int = CALLS
+        self, engine: Engine, *, peers: Peers = Peers.NOBODY, streams: int = STREAMS, calls: int = CALLS
     ) -> None:
-        """`client_certificates`: whether the listener demands them, and so writes who the peer is."""
+        """`peers`: where the listener learns who its peer is."""
         self._engine = engine
         self._rows = {f"/{row.name}".encode(): row for row in engine.table}
-        self._client_certificates = client_certificates
+        self._client_certificates = peers is Peers.CERTIFICATE
         self._runner = LoopRunner()
         self._streams = Streams(streams)
         self._most_calls = calls

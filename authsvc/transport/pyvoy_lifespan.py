@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from authsvc.api.engine import Engine
 from authsvc.transport.grpc_framing import Receive
-from authsvc.transport.link import CLIENT_CERTIFICATES, READY, REFUSE, Link, StartFault
+from authsvc.transport.link import PEERS, READY, REFUSE, Link, StartFault
+from authsvc.transport.listening import Peers
 from authsvc.transport.pyvoy_app import CALLS, STREAMS, GrpcApplication, Scope, Send
 
 
@@ -73,7 +74,7 @@ class PyvoyApplication:
         loop.set_exception_handler(_without_late_events)
         grpc = GrpcApplication(
             serving.engine,
-            client_certificates=bool(letter.get(CLIENT_CERTIFICATES)),
+            peers=Peers(letter.get(PEERS, Peers.NOBODY)),
             streams=self._streams,
             calls=self._calls,
         )

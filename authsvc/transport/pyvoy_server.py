@@ -20,12 +20,15 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from authsvc.transport.envoy_config import LISTENER, EnvoyPlan, envoy_config, tls_secret
-from authsvc.transport.link import CLIENT_CERTIFICATES, DESCRIPTOR, DRAIN, REFUSE, START_SECONDS, Link, link
-from authsvc.transport.listening import ListenFault, TlsFiles
+from authsvc.storage.secret_files import write_secret
+from authsvc.transport.envoy_config import LISTENER, EnvoyPlan, EnvoyTls, envoy_config, tls_secrets
+from authsvc.transport.link import DESCRIPTOR, DRAIN, PEERS, REFUSE, START_SECONDS, Link, link
+from authsvc.transport.listening import ListenFault, Peers
+from authsvc.transport.tls import LiveTls, TlsMaterial
 
 STOP_SECONDS: Final = 5.0
 ADMIN_SECONDS: Final = 5.0
@@ -36,6 +39,7 @@ BUSY_SECONDS: Final = 3.0
 QUIET_SECONDS: Final = 0.25
 """A drain goes on once no call has come for so long."""
 _POLL_SECONDS = 0.02
+_MEMORY = "/dev/shm"  # noqa: S108 - a folder of our own is made in it, for the owner alone
 
 
 class PyvoyMissing(Exception):
@@ -68,20 +72,22 @@ class PyvoyServer:
         self.told: Mapping[str, Any] = {}
         """What the application said when it was ready."""
 
-    def listen(self, address: str, tls: TlsFiles | None = None) -> int:
+    def listen(self, address: str, tls: LiveTls | None = None) -> int:
         """Start Envoy, bind `host:port`, wait until the application is ready; gives the port.
 
         Raises ListenFault, StartFault where the application says why it does not start, PyvoyMissing.
         """
         envoy, module, libpython = _parts()
-        self._folder = Path(tempfile.mkdtemp(prefix="authsvc-"))
-        self._letter[CLIENT_CERTIFICATES] = tls is not None and tls.client_ca is not None
-        plan = EnvoyPlan(address, module, self._application, self._folder, tls)
+        self._folder = Path(tempfile.mkdtemp(prefix="authsvc-", dir=_in_memory()))
+        envoy_tls = None if tls is None else EnvoyTls(tls.minimum, tls.current.client_ca is not None)
+        certificates = envoy_tls is not None and envoy_tls.client_certificates
+        self._letter[PEERS] = Peers.CERTIFICATE if certificates else Peers.NOBODY
+        plan = EnvoyPlan(address, module, self._application, self._folder, envoy_tls)
         try:
             config = self._folder / "envoy.json"
             config.write_text(json.dumps(envoy_config(plan)), encoding="utf-8")
             if tls is not None:
-                plan.secret.write_text(json.dumps(tls_secret(tls)), encoding="utf-8")
+                tls.use(partial(_put_secrets, plan))
             self._start(envoy, config, libpython)
             self._await_ready()
             return self._await_port(plan)
@@ -227,6 +233,17 @@ class PyvoyServer:
     @staticmethod
     def _pause() -> None:
         time.sleep(_POLL_SECONDS)
+
+
+def _in_memory() -> str | None:
+    """A folder that is no disk, since keys are put there; None where the machine has none that we may write."""
+    return _MEMORY if os.access(_MEMORY, os.W_OK) else None
+
+
+def _put_secrets(plan: EnvoyPlan, material: TlsMaterial) -> None:
+    """Each in one step: Envoy reads a secret when its file is moved into place."""
+    for name, secret in tls_secrets(material).items():
+        write_secret(plan.secret(name), json.dumps(secret).encode(), "server.tls", replace=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from authsvc import config
+from authsvc.bootstrap.certificates import TlsFiles
 from authsvc.cli.child import throw_away_service
 from authsvc.cli.demo_envoy import EnvoySetup, EnvoyTls, echo_upstream, running_envoy
 from authsvc.cli.session import Session, find_target
-from authsvc.transport.listening import TlsFiles
 from authsvc.v1 import client_admin_pb2, policy_admin_pb2, token_pb2
 from tests.api.envoy_world import World
 from tests.support.embedded import Embedded, embedded
 from tests.support.envoy import Answered, send, serving
-from tests.support.pki import Authority
+from tests.support.pki import Authority, live
 
 POLICY = """
 version: 1
@@ -105,7 +105,7 @@ def test_a_proxy_is_known_by_its_certificate_and_another_of_the_same_authority_i
         Path(settings["server.tls.certificate"]), Path(settings["server.tls.key"]), Path(settings["server.client_ca"])
     )
     told = {}
-    with serving(world, files) as authsvc:
+    with serving(world, live(files)) as authsvc:
         for identity in ("spiffe://td/ns/edge/sa/envoy", "spiffe://td/ns/other/sa/x", "edge.test"):
             with client_of(authsvc, _envoy_tls(authority, tmp_path, identity)) as ask:
                 told[identity] = ask(world.token(), "/v1/orders/7").status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import ssl
 from pathlib import Path
 
@@ -13,14 +14,35 @@ from cryptography import x509
 from authsvc.v1 import key_pb2
 from tests.support.pki import Authority
 from tests.support.process import Serving, refused_start, serving
+from tests.support.transports import TRANSPORTS, skip_where_missing
 from tests.support.waiting import wait_for
 
 NAMES = ("localhost", "127.0.0.1")
 
 
-def files(authority: Authority, folder: Path) -> dict[str, str]:
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each of them."""
+    name: str = request.param
+    skip_where_missing(name)
+    return name
+
+
+def files(authority: Authority, folder: Path, transport: str) -> dict[str, str]:
     """Settings of a service with a certificate and without client certificates."""
-    return {name: value for name, value in authority.write(folder, *NAMES).items() if name != "server.client_ca"}
+    settings = {name: value for name, value in authority.write(folder, *NAMES).items() if name != "server.client_ca"}
+    return {**settings, "server.transport": transport}
+
+
+def told(service: Serving, kind: str) -> list[str]:
+    """What the service has told of its certificates."""
+    return [event["text"] for event in service.events() if event.get("kind") == f"certificate.{kind}"]
+
+
+def metric(service: Serving, name: str) -> float:
+    """One number of its metrics."""
+    _, text = service.operations("/metrics")
+    return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
 
 
 def put(path: Path, content: bytes) -> None:
@@ -47,9 +69,11 @@ def fetch_keys(service: Serving) -> None:
 
 
 @pytest.mark.standard("U1")
-def test_a_renewed_certificate_is_shown_without_a_restart_and_open_connections_stay(tmp_path: Path) -> None:
+def test_a_renewed_certificate_is_shown_without_a_restart_and_open_connections_stay(
+    tmp_path: Path, transport: str
+) -> None:
     authority = Authority()
-    settings = files(authority, tmp_path)
+    settings = files(authority, tmp_path, transport)
     certificate, key = (Path(settings[f"server.tls.{name}"]) for name in ("certificate", "key"))
     first = serial(certificate.read_bytes())
     trusted = grpc.ssl_channel_credentials(authority.pem)
@@ -60,7 +84,11 @@ def test_a_renewed_certificate_is_shown_without_a_restart_and_open_connections_s
 
         renewed, its_key = authority.issue(*NAMES)
         put(certificate, renewed)
-        # Half renewed: the pair does not load, so the one before stays.
+        # Half renewed: the pair does not load, so the one before stays, and that is told.
+        wait_for(lambda: told(service, "refused"), 10.0)
+        assert "is not the key of the certificate" in told(service, "refused")[0]
+        assert metric(service, "authsvc_tls_files_refused") == 1
+        assert service.operations("/readyz")[0] == 200
         assert [shown(address) for address in listeners] == [first, first]
 
         put(key, its_key)
@@ -70,25 +98,32 @@ def test_a_renewed_certificate_is_shown_without_a_restart_and_open_connections_s
         with grpc.secure_channel(service.grpc, trusted) as fresh:
             grpc.channel_ready_future(fresh).result(5)
 
+        wait_for(lambda: metric(service, "authsvc_tls_files_refused") == 0, 10.0)
         put(certificate, b"not a certificate")
+        wait_for(lambda: metric(service, "authsvc_tls_files_refused") == 1, 10.0)
         assert [shown(address) for address in listeners] == [serial(renewed)] * 2
+        admin = json.loads((service.directory / "admin.json").read_text())
+        assert serial(admin["certificate"]) == serial(renewed)
 
 
 @pytest.mark.standard("U1", "U14")
-def test_an_expired_certificate_is_said_at_start_and_a_renewal_heals_it(tmp_path: Path) -> None:
+def test_an_expired_certificate_is_said_at_start_and_a_renewal_heals_it(tmp_path: Path, transport: str) -> None:
     authority = Authority()
-    settings = files(authority, tmp_path)
+    settings = files(authority, tmp_path, transport)
     certificate, key = (Path(settings[f"server.tls.{name}"]) for name in ("certificate", "key"))
     expired, its_key = authority.issue(*NAMES, valid_for=-dt.timedelta(hours=1))
     put(certificate, expired)
     put(key, its_key)
     trusted = grpc.ssl_channel_credentials(authority.pem)
-    with serving(tmp_path / "data", settings, credentials=trusted) as service:
-        (told,) = [event["text"] for event in service.events() if event.get("kind") == "certificate.untimely"]
-        assert told.startswith("server.tls.certificate: expired at ")
+    with serving(tmp_path / "data", settings, credentials=trusted, readyz=503) as service:
+        (text,) = told(service, "untimely")
+        assert text.startswith("server.tls.certificate: expired at ")
+        assert "server.tls.certificate: expired at " in service.operations("/readyz")[1]
+        assert metric(service, "authsvc_tls_certificate_remaining_seconds") < 0
         renewed, its_key = authority.issue(*NAMES)
         put(certificate, renewed)
         put(key, its_key)
+        wait_for(lambda: service.operations("/readyz")[0] == 200, 10.0)
         with grpc.secure_channel(service.grpc, trusted) as fresh:
             grpc.channel_ready_future(fresh).result(10)
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from authsvc.cli.demo_envoy import EnvoySetup, RunningEnvoy, echo_upstream, running_envoy
 from authsvc.transport.grpcio_server import GrpcioServer
-from authsvc.transport.listening import TlsFiles
+from authsvc.transport.tls import LiveTls
 from tests.api.envoy_world import World
 
 RawHeaders = Sequence[tuple[str, str | bytes]]
@@ -94,7 +94,7 @@ def _hpack(text: bytes) -> bytes:
 
 
 @contextmanager
-def serving(world: World, tls: TlsFiles | None = None) -> Iterator[str]:
+def serving(world: World, tls: LiveTls | None = None) -> Iterator[str]:
     """The world's row on a real gRPC server; gives its `ip:port`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

@@ -8,8 +8,12 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+
+from authsvc.bootstrap.certificates import TlsFiles
+from authsvc.clock import SystemClock
+from authsvc.transport.tls import LiveTls
 
 _DAY = dt.timedelta(days=1)
 
@@ -30,9 +34,9 @@ class Authority:
         )
         self.pem = certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, *names: str, valid_for: dt.timedelta = _DAY) -> tuple[bytes, bytes]:
+    def issue(self, *names: str, valid_for: dt.timedelta = _DAY, with_rsa: bool = False) -> tuple[bytes, bytes]:
         """A certificate and its private key, PEM. A name is a SPIFFE id, an IP address or a DNS name."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = rsa.generate_private_key(65537, 2048) if with_rsa else ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         certificate = (
             x509.CertificateBuilder(self._name, x509.Name([]), key.public_key(), x509.random_serial_number())
@@ -46,9 +50,9 @@ class Authority:
         )
         return certificate.public_bytes(serialization.Encoding.PEM), private
 
-    def write(self, folder: Path, *names: str) -> dict[str, str]:
+    def write(self, folder: Path, *names: str, with_rsa: bool = False) -> dict[str, str]:
         """Put CA, certificate and key of a server into files; the settings that name them."""
-        certificate, private = self.issue(*names)
+        certificate, private = self.issue(*names, with_rsa=with_rsa)
         paths = {part: folder / part for part in ("tls.crt", "tls.key", "ca.crt")}
         paths["tls.crt"].write_bytes(certificate)
         paths["tls.key"].touch(mode=0o600)
@@ -60,6 +64,11 @@ class Authority:
             "server.tls.key": str(paths["tls.key"]),
             "server.client_ca": str(paths["ca.crt"]),
         }
+
+
+def live(files: TlsFiles) -> LiveTls:
+    """A server's certificates in use, looked at when the test says so."""
+    return LiveTls(files, SystemClock().now)
 
 
 def _san(name: str) -> x509.GeneralName:

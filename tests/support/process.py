@@ -127,8 +127,9 @@ def serving(
     credentials: grpc.ChannelCredentials | None = None,
     environment: Mapping[str, str] | None = None,
     standard_output: int | None = None,
+    readyz: int = 200,
 ) -> Iterator[Serving]:
-    """Run it on a data directory, ready; stopped at the end unless the test has ended it before.
+    """Run it on a data directory, until `/readyz` answers `readyz`; stopped at the end unless it has ended before.
 
     Its log lies beside the directory, a new one a start. `credentials` are for a service with TLS; `environment` is
     added to the tests' own. `standard_output` is a descriptor in place of the log.
@@ -139,7 +140,7 @@ def serving(
     with running(
         command(settings),
         log=log,
-        ready=_is_ready,
+        ready=lambda server: _answers_ready(server, readyz),
         env=around,
         deadline_s=START_DEADLINE_S,
         standard_output=standard_output,
@@ -179,12 +180,12 @@ def _queued_seconds(pid: int) -> float:
     return 0.0
 
 
-def _is_ready(server: Server) -> bool:
+def _answers_ready(server: Server, status: int) -> bool:
     said = _said_ready(server)
     if not said:
         return False
     with suppress(OSError):
-        return page(f"http://{said['ops']}/readyz")[0] == 200
+        return page(f"http://{said['ops']}/readyz")[0] == status
     return False
 
 

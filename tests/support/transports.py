@@ -17,8 +17,8 @@ import pytest
 
 from authsvc.core.roles_builtin import CALLER
 from authsvc.transport.grpcio_server import STREAM_THREADS, GrpcioServer
-from authsvc.transport.listening import TlsFiles
 from authsvc.transport.pyvoy_server import PyvoyServer, why_missing
+from authsvc.transport.tls import LiveTls
 from authsvc.v1 import authz_pb2
 from tests.support.scenario import Scenario, scenario
 
@@ -65,7 +65,7 @@ class Served:
 
 @contextmanager
 def serving(
-    transport: str, tls: TlsFiles | None = None, *, small: bool = False, report: Path | None = None
+    transport: str, tls: LiveTls | None = None, *, small: bool = False, report: Path | None = None
 ) -> Iterator[Served]:
     """The scenario on a free port, drained at the end. `small`: at most three streams."""
     if transport == "pyvoy":

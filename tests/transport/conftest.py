@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from authsvc.transport.listening import TlsFiles
+from authsvc.bootstrap.certificates import TlsFiles
 
 SPIFFE = "spiffe://prod.example/ns/shop/sa/orders"
 DAY = dt.timedelta(days=1)
@@ -101,6 +101,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def write_server(files: TlsFiles, authority: Authority) -> None:
     """Put a new key and certificate for localhost in place."""
     key, certificate = authority.issue(x509.DNSName("localhost"))
+    files.key.touch(mode=0o600)
     files.key.write_bytes(key)
     files.certificate.write_bytes(certificate)
 

@@ -17,11 +17,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from authsvc.api.envoy_messages import CheckRequest as EnvoyRequest
 from authsvc.api.method_table import BATCH_BYTES
 from authsvc.api.standard_messages import HealthCheckResponse, ServerReflectionRequest, ServerReflectionResponse
+from authsvc.bootstrap.certificates import TlsFiles
 from authsvc.core.roles_builtin import ADMIN
-from authsvc.transport.listening import TlsFiles
 from authsvc.transport.streams import MOST_OF_STRANGERS
 from authsvc.v1 import authz_pb2
 from tests.support.engines import DENIED
+from tests.support.pki import live
 from tests.support.scale import scale
 from tests.support.scenario import FAULTS
 from tests.support.transports import (
@@ -388,7 +389,7 @@ def _secure(port: int, certificates: Certificates, pair: tuple[bytes, bytes] | N
 
 @pytest.mark.standard("E10", "U1")
 def test_identities_come_from_the_verified_certificate(transport: str, certificates: Certificates) -> None:
-    with serving(transport, certificates.files) as server:
+    with serving(transport, live(certificates.files)) as server:
         with _secure(server.port, certificates, certificates.client) as channel:
             spoofed = (*AS_CALLER, ("x-forwarded-client-cert", "URI=spiffe://prod.example/ns/shop/sa/admin"))
             for metadata in (AS_CALLER, spoofed):
@@ -403,7 +404,7 @@ def test_identities_come_from_the_verified_certificate(transport: str, certifica
 def test_tls_without_client_certificates_has_no_identities(
     transport: str, certificates: Certificates, plain_files: TlsFiles
 ) -> None:
-    with serving(transport, plain_files) as server, _secure(server.port, certificates, None) as channel:
+    with serving(transport, live(plain_files)) as server, _secure(server.port, certificates, None) as channel:
         assert do(channel, "who")["identities"] == []
         assert code_of(lambda: call(channel, CREATE)) is grpc.StatusCode.PERMISSION_DENIED
         assert call(channel, CREATE, metadata=(("authorization", f"Bearer {ADMIN}"),)) is not None

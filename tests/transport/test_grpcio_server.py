@@ -17,7 +17,8 @@ from authsvc.api.calls import Context
 from authsvc.api.engine import Engine
 from authsvc.core.roles_builtin import CALLER
 from authsvc.transport.grpcio_server import GrpcioServer
-from authsvc.transport.listening import ListenFault, TlsFiles
+from authsvc.transport.listening import ListenFault
+from authsvc.transport.tls import LiveTls
 from authsvc.v1 import authz_pb2
 from tests.support.engines import DENIED, HeldState, all_services, bench
 from tests.support.waiting import wait_for
@@ -34,7 +35,7 @@ GRACE = 10.0
 
 @contextmanager
 def serving(
-    loop: asyncio.AbstractEventLoop, engine: Engine, tls: TlsFiles | None = None, **options: Any
+    loop: asyncio.AbstractEventLoop, engine: Engine, tls: LiveTls | None = None, **options: Any
 ) -> Iterator[tuple[GrpcioServer, int]]:
     """A server on a free port, drained at the end."""
     server = GrpcioServer(engine, loop, **options)

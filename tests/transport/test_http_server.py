@@ -9,10 +9,12 @@ import ssl
 import httpx
 import pytest
 
+from authsvc.bootstrap.certificates import TlsFiles
 from authsvc.telemetry import SecurityLog
 from authsvc.transport.http_server import HttpServers
-from authsvc.transport.listening import ListenFault, TlsFiles, host_and_port
+from authsvc.transport.listening import ListenFault, host_and_port
 from authsvc.usecases.key_sets import KeySet
+from tests.support.pki import live
 from tests.transport.conftest import Certificates
 
 
@@ -50,7 +52,7 @@ def test_both_listeners_over_loopback() -> None:
 def test_tls_from_files_and_no_old_version(certificates: Certificates, plain_files: TlsFiles) -> None:
     async def scenario() -> tuple[httpx.Response, bool]:
         both = servers()
-        http, _ = await both.listen("127.0.0.1:0", "127.0.0.1:0", plain_files)
+        http, _ = await both.listen("127.0.0.1:0", "127.0.0.1:0", live(plain_files))
         port = host_and_port(http)[1]
         try:
             trusting = ssl.create_default_context(cadata=certificates.ca.decode())

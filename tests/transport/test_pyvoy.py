@@ -19,11 +19,13 @@ from typing import Any
 import grpc
 import pytest
 
-from authsvc.transport.envoy_config import EnvoyPlan, envoy_config, tls_secret
+from authsvc.config import TlsVersion
+from authsvc.transport.envoy_config import EnvoyPlan, EnvoyTls, envoy_config, tls_secrets
 from authsvc.transport.link import StartFault
 from authsvc.transport.listening import ListenFault
 from authsvc.transport.pyvoy_app import GrpcApplication
 from authsvc.transport.pyvoy_server import PyvoyServer, _environment, _parts
+from tests.support.pki import live
 from tests.support.scenario import FAULTS, scenario
 from tests.support.transports import (
     AS_CALLER,
@@ -60,10 +62,13 @@ def served() -> Iterator[Served]:
 def test_envoy_itself_accepts_the_configuration(tmp_path: Path, certificates: Certificates, *, tls: bool) -> None:
     envoy, module, libpython = _parts()
     application = "tests.support.scenario:alone"
-    plan = EnvoyPlan("127.0.0.1:0", module, application, tmp_path, certificates.files if tls else None)
+    material = live(certificates.files).current
+    envoy_tls = EnvoyTls(TlsVersion.TLS_1_3, client_certificates=True) if tls else None
+    plan = EnvoyPlan("127.0.0.1:0", module, application, tmp_path, envoy_tls)
     config = tmp_path / "envoy.json"
     config.write_text(json.dumps(envoy_config(plan)))
-    plan.secret.write_text(json.dumps(tls_secret(certificates.files)))
+    for name, secret in tls_secrets(material).items():
+        plan.secret(name).write_text(json.dumps(secret))
     done = subprocess.run(
         [envoy, "--mode", "validate", "-c", config],
         env=_environment(libpython, 0),
