@@ -5,6 +5,8 @@ Owns: which commands there are, and how a fault ends the process. May import: ty
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """What the script `authsvc` runs."""
+    if os.getpid() == 1:
+        # In a container, where the kernel drops a signal that PID 1 has no handler for. `serve` sets its own later.
+        signal.signal(signal.SIGTERM, _end)
     if sys.argv[1:] == ["version"]:
         from authsvc import __version__
 
@@ -25,6 +30,11 @@ def main() -> None:
         print("authsvc: the command line needs more packages: pip install 'authsvc[server]'", file=sys.stderr)
         sys.exit(2)
     build()(prog_name="authsvc")
+
+
+def _end(number: int, _frame: object) -> None:
+    """End as the signal would end any other process."""
+    sys.exit(128 + number)
 
 
 def build() -> typer.Typer:

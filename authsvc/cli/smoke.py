@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,11 +13,23 @@ from authsvc.cli.options import AddressOption, CredentialsOption, FormOption
 from authsvc.cli.output import Form
 
 if TYPE_CHECKING:
-    from authsvc.cli.session import Session
+    from authsvc.cli.session import Session, Target
     from authsvc.cli.steps import Answer
 
+_SHOWN_WITHIN_S = 10.0
 
-def smoke(address: AddressOption = "", credentials: CredentialsOption = None, form: FormOption = Form.TABLE) -> None:
+
+def smoke(
+    address: AddressOption = "",
+    credentials: CredentialsOption = None,
+    any_certificate: Annotated[
+        bool,
+        typer.Option(
+            "--any-certificate", help="Take the certificate that the address shows; only without credentials."
+        ),
+    ] = False,
+    form: FormOption = Form.TABLE,
+) -> None:
     """Ask a service for its health, its keys, and a call that it must refuse.
 
     With an administrator's credentials also for a throw-away client, a token, its verification, a check and a limit.
@@ -26,7 +39,7 @@ def smoke(address: AddressOption = "", credentials: CredentialsOption = None, fo
     from authsvc.cli.shop import READ, Shop
     from authsvc.cli.steps import Answer, Walk
 
-    target = find_target(address, credentials)
+    target = _whoever_answers(address, credentials) if any_certificate else find_target(address, credentials)
     walk = Walk(form)
     walk.title(f"authsvc smoke on {target.address}")
     with Session(target) as session:
@@ -46,6 +59,26 @@ def smoke(address: AddressOption = "", credentials: CredentialsOption = None, fo
         raise typer.Exit(Exit.UNREACHABLE)
     if not walk.ok:
         raise typer.Exit(Exit.REFUSED)
+
+
+def _whoever_answers(address: str, credentials: Path | None) -> Target:
+    """The address with the certificate that it shows now: nothing secret is sent, so its owner need not be proved."""
+    import ssl
+
+    from authsvc.cli.faults import CommandFault, Exit, Fault, wrong_use
+    from authsvc.cli.session import DEFAULT_ADDRESS, Target
+    from authsvc.config import split_listen
+
+    if credentials is not None:
+        raise wrong_use("--any-certificate: credentials are sent to nobody unproved; leave out one of the two")
+    chosen = address or DEFAULT_ADDRESS
+    try:
+        return Target(chosen, ssl.get_server_certificate(split_listen(chosen), timeout=_SHOWN_WITHIN_S))
+    except ValueError as error:
+        raise wrong_use(f"--address: {error}") from None
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CommandFault(Fault(f"cannot reach the service at {chosen}: {why}"), Exit.UNREACHABLE) from None
 
 
 def _health(session: Session) -> Answer:
