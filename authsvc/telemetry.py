@@ -45,6 +45,16 @@ class Gauge:
     read: Callable[[], float]
 
 
+@dataclass(frozen=True, slots=True)
+class Total:
+    """Numbers that only grow, by the values of one label; read when they are asked for."""
+
+    name: str
+    help: str
+    label: str
+    read: Callable[[], Mapping[str, int]]
+
+
 class _Durations:
     """How long the calls of one row and outcome took."""
 
@@ -66,7 +76,7 @@ _Key = tuple[str, int, Reason]
 class Metrics:
     """Counts calls, each thread in its own table; they are added up when somebody asks."""
 
-    def __init__(self, gauges: Iterable[Gauge] = (), version: str = "") -> None:
+    def __init__(self, gauges: Iterable[Gauge | Total] = (), version: str = "") -> None:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._tables: list[tuple[threading.Thread, dict[_Key, _Durations]]] = []
@@ -121,7 +131,13 @@ class Metrics:
         yield calls
         yield durations
         for gauge in self._gauges:
-            yield GaugeMetricFamily(gauge.name, gauge.help, value=gauge.read())
+            if isinstance(gauge, Gauge):
+                yield GaugeMetricFamily(gauge.name, gauge.help, value=gauge.read())
+                continue
+            total = CounterMetricFamily(gauge.name, gauge.help, labels=(gauge.label,))
+            for value, count in gauge.read().items():
+                total.add_metric((value,), count)
+            yield total
         yield InfoMetricFamily("authsvc_build", "This release.", value={"version": self._version})
 
     def _new_table(self) -> dict[_Key, _Durations]:

@@ -22,7 +22,7 @@ from typer.main import get_command
 from authsvc.cli.faults import Exit
 from authsvc.cli.main import build
 from authsvc.cli.serve import settings_of
-from authsvc.config import Config, Seconds
+from authsvc.config import Config, Milliseconds, Seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
@@ -162,7 +162,7 @@ def _default(value: Any) -> str:
 def _kind(hint: Any) -> str:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    if hint is Seconds:
+    if hint in (Seconds, Milliseconds):
         return "A duration."
     if hint is bool:
         return "True or false."

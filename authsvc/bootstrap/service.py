@@ -28,11 +28,11 @@ from authsvc.api.pages import PageTokens
 from authsvc.api.reflection import Reflection
 from authsvc.api.throttle import FailedAuthentications
 from authsvc.bootstrap.certificates import live_tls, tls_files, tls_gauges
-from authsvc.bootstrap.counting import count_by
+from authsvc.bootstrap.counting import Counting, count_by
 from authsvc.bootstrap.foundation import Foundation, random_id
 from authsvc.core.errors import AuthsvcError
 from authsvc.core.rates import parse_rate
-from authsvc.telemetry import Gauge, Metrics, tracing
+from authsvc.telemetry import Gauge, Metrics, Total, tracing
 from authsvc.transport.grpcio_server import GrpcioServer
 from authsvc.transport.http_server import HttpServers
 from authsvc.transport.tls import LiveTls
@@ -73,8 +73,11 @@ class AuthorizationService:
         self._found = foundation
         config = foundation.config
         self._log = foundation.log
+        self._counting = count_by(
+            config, foundation.clock, foundation.record.secret("pseudonyms"), self._log.event, lambda: config.processes
+        )
         self._tls: LiveTls | None = None
-        self._metrics = Metrics((*_gauges(foundation), *self._tls_gauges()), __version__)
+        self._metrics = Metrics((*_gauges(foundation, self._counting), *self._tls_gauges()), __version__)
         self._tracing = tracing(environment, __version__)
         self.audit = AuditLog(
             foundation.record,
@@ -84,7 +87,6 @@ class AuthorizationService:
             tell=self._log.event,
         )
         self._key_sets = KeySets(config.schedule, random.random)
-        self._counting = count_by(config, foundation.clock, foundation.record.secret("pseudonyms"))
         services = self._services()
         self.health = Health(service.descriptor.full_name for service in services)
         self.engine = self._engine(services)
@@ -219,10 +221,11 @@ def _with_port(listen: str, port: int) -> str:
     return f"{listen.rpartition(':')[0]}:{port}"
 
 
-def _gauges(found: Foundation) -> tuple[Gauge, ...]:
+def _gauges(found: Foundation, counting: Counting) -> tuple[Gauge | Total, ...]:
     return (
         Gauge("authsvc_state_age_seconds", "Since the state was known to be the record's newest.", found.tail.age),
         Gauge("authsvc_keys_broken", "Key rows that failed their MAC.", lambda: len(found.tail.held.broken_kids)),
         Gauge("authsvc_bindings", "Role bindings in force.", lambda: len(found.tail.held.bindings)),
         Gauge("authsvc_clients", "Clients.", lambda: len(found.tail.held.clients)),
+        *counting.gauges(),
     )

@@ -81,11 +81,13 @@ def serve(
 
 def warnings(config: Config) -> list[str]:
     """What is allowed and unwise; said at each start."""
+    from authsvc.bootstrap.counting import in_plaintext
+
     found = []
     if not config.on_loopback and config.bootstrap.generate:
         found.append("bootstrap.generate: key-encryption key and admin are generated beside the record they protect")
-    if config.record.url.startswith("postgresql"):
-        found.append("counters.url: several replicas on one record would each count limits for itself; run one")
+    if in_plaintext(config.counters.url):
+        found.append("counters.url: plain redis to another host; on the way all can read the password, and count")
     return found
 
 
@@ -239,7 +241,7 @@ def settings_of(config: Any) -> dict[str, Any]:
 def _plain(value: Any, kind: Any) -> Any:
     from dataclasses import is_dataclass
 
-    from authsvc.config import Seconds
+    from authsvc.config import Milliseconds, Seconds
     from authsvc.core.durations import format_duration
 
     if is_dataclass(value):
@@ -248,6 +250,8 @@ def _plain(value: Any, kind: Any) -> Any:
         return [_plain(item, None) for item in value]
     if kind is Seconds:
         return format_duration(value * 1_000_000)
+    if kind is Milliseconds:
+        return format_duration(value * 1_000)
     return value if value is None or isinstance(value, bool | float) else str(value)
 
 

@@ -10,6 +10,7 @@ from authsvc.config.settings import (
     LOOPBACK,
     MEMORY,
     Config,
+    Counters,
     PolicySource,
     Record,
     Server,
@@ -34,17 +35,13 @@ def judge(config: Config, faults: list[FieldViolation]) -> None:
         return
     _judge_peers(config.server, faults)
     _judge_record(config.record, faults)
+    _judge_counters(config.counters, faults)
     _judge_times(config, faults)
     rules = (
         (
             not config.issuer or config.issuer.startswith(("https://", "http://")),
             "issuer",
             "is not an http or https URL",
-        ),
-        (
-            config.counters.url == MEMORY or config.counters.url.startswith(STORES),
-            "counters.url",
-            "is none of memory:, redis://, rediss://, redis+sentinel://, rediss+sentinel://",
         ),
         (1 <= config.server.replicas <= 1_000, "server.replicas", "is not between 1 and 1000"),
         (1 <= config.server.workers <= MOST_WORKERS, "server.workers", f"is not between 1 and {MOST_WORKERS}"),
@@ -145,6 +142,24 @@ def _judge_record(record: Record, faults: list[FieldViolation]) -> None:
         faults.append(FieldViolation("record.url", text))
     if record.password_file is not None and scheme != "postgresql":
         faults.append(FieldViolation("record.password_file", "goes with a record.url of PostgreSQL"))
+
+
+def _judge_counters(counters: Counters, faults: list[FieldViolation]) -> None:
+    url = counters.url
+    if url != MEMORY and not url.startswith(STORES):
+        text = "is none of memory:, redis://, rediss://, redis+sentinel://, rediss+sentinel://"
+        faults.append(FieldViolation("counters.url", text))
+    elif ":" in url.partition("://")[2].rpartition("@")[0]:
+        text = "holds a password: put that into a file, and name it in counters.password_file"
+        faults.append(FieldViolation("counters.url", text))
+    files = ("password_file", "sentinel_password_file", "ca")
+    faults.extend(
+        FieldViolation(f"counters.{name}", "goes with a counters.url of a store")
+        for name in files
+        if url == MEMORY and getattr(counters, name) is not None
+    )
+    if not 1 <= counters.deadline <= 1_000:
+        faults.append(FieldViolation("counters.deadline", "is not between 1ms and 1s"))
 
 
 def _judge_times(config: Config, faults: list[FieldViolation]) -> None:

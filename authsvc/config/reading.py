@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from authsvc.config.judging import judge
-from authsvc.config.settings import Config, Seconds
+from authsvc.config.settings import Config, Milliseconds, Seconds
 from authsvc.core.durations import parse_duration
 from authsvc.core.errors import FieldViolation, InvalidRequest
 
@@ -99,10 +99,11 @@ def _value(kind: Any, raw: Any, path: str, faults: list[FieldViolation]) -> Any:
         if not isinstance(entries, list):
             raise ValueError("is not a list")
         return tuple(_value(item, entry, f"{path}[{i}]", faults) for i, entry in enumerate(entries))
-    if kind is Seconds:
+    if kind in (Seconds, Milliseconds):
         if not isinstance(raw, str):
             raise ValueError('is not a duration such as "15m"')
-        return Seconds(parse_duration(raw) // 1_000_000)
+        microseconds = parse_duration(raw)
+        return Seconds(microseconds // 1_000_000) if kind is Seconds else Milliseconds(microseconds // 1_000)
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         if raw not in choices:

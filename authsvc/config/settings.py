@@ -17,9 +17,13 @@ from typing import Any, Literal, NewType
 from authsvc.core.addresses import is_loopback_address
 from authsvc.core.jose import Algorithm
 from authsvc.core.keys import KeySchedule
+from authsvc.core.limits import OnFailure
 
 Seconds = NewType("Seconds", int)
 """A duration in whole seconds, written as a string with a unit: `"15m"`."""
+
+Milliseconds = NewType("Milliseconds", int)
+"""A duration in whole milliseconds, written likewise: `"10ms"`."""
 
 LOOPBACK = "loopback"
 """The peer of `server.proxies` that is whoever connects from this machine."""
@@ -134,8 +138,15 @@ class Counters:
         "in a store that replicas share, `rediss` with TLS.",
         MEMORY,
     )
-    password_file: Path | None = _doc("the store's password.", None)
+    password_file: Path | None = _doc("the store's password; read anew at each connection.", None)
+    sentinel_password_file: Path | None = _doc("the Sentinels' password, where they ask for one.", None)
     ca: Path | None = _doc("CA bundle of `rediss`, PEM; unset: the system's authorities.", None)
+    on_failure: OnFailure = _doc(
+        "what a rule that does not say does while the store is out of reach: `open` lets through, `closed` refuses, "
+        "`local` gives each replica its share.",
+        OnFailure.LOCAL,
+    )
+    deadline: Milliseconds = _doc("how long a call waits for the store, 1ms to 1s.", Milliseconds(10))
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,9 @@ class LimitRule:
     """One rule of the policy.
 
     `match` is sorted by key; a value is text that must be equal, or `ANY_VALUE`. `burst` hits pass at once
-    from rest. `revision` changes only with algorithm, window or what is matched (domain and match), so that
-    a new count or burst keeps the counters (STANDARDS R5, R14).
+    from rest. `on_failure` is None where the policy leaves it to the service's setting. `revision` changes only
+    with algorithm, window or what is matched (domain and match), so that a new count or burst keeps the counters
+    (STANDARDS R5, R14).
     """
 
     name: str
@@ -73,7 +74,7 @@ class LimitRule:
     rate: Rate
     burst: int
     algorithm: Algorithm = Algorithm.GCRA
-    on_failure: OnFailure = OnFailure.LOCAL
+    on_failure: OnFailure | None = None
     revision: str = field(init=False)
     meter: Meter = field(init=False, repr=False, compare=False)
     _key_head: bytes = field(init=False, repr=False, compare=False)
@@ -295,11 +296,13 @@ class _RuleReader:
             return Algorithm(text)
         return Algorithm.GCRA
 
-    def on_failure(self) -> OnFailure:
-        text = self.body.get("on_failure", OnFailure.LOCAL)
+    def on_failure(self) -> OnFailure | None:
+        if "on_failure" not in self.body:
+            return None
+        text = self.body["on_failure"]
         if text not in tuple(OnFailure):
             self._fault("on_failure", f"is not one of {', '.join(OnFailure)}")
-            return OnFailure.LOCAL
+            return None
         return OnFailure(text)
 
     def _text(self, part: str, value: object, *, empty: bool = False) -> str:

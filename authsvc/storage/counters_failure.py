@@ -5,7 +5,8 @@ Owns: open, closed, local share. May import: `core`, `ports`, `clock`, `storage`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -18,35 +19,51 @@ from authsvc.storage.counters_memory import MemoryCounters
 RETRY_US = 1_000_000
 """When to come back to a rule that failed closed."""
 
+_WITHOUT_STORE = (DecidedBy.LOCAL, DecidedBy.FAILED_OPEN, DecidedBy.FAILED_CLOSED)
+
 
 class FailurePolicy:
-    """Decides a call without the store, each rule by its `on_failure`; all or nothing still.
+    """Decides a call without the store, each rule by its `on_failure`, else by `default`; all or nothing still.
 
     `replicas` says among how many replicas a limit is shared. Local shares start from rest: through a failure at most
     the limit's burst passes once more, over all replicas together, and at least one hit a replica.
     """
 
-    def __init__(self, clock: Clock, replicas: Callable[[], int]) -> None:
+    def __init__(self, clock: Clock, replicas: Callable[[], int], default: OnFailure = OnFailure.LOCAL) -> None:
         self._local = MemoryCounters(clock)
         self._replicas = replicas
+        self._default = default
+        self._decided: Counter[DecidedBy] = Counter()
+
+    def decided(self) -> Mapping[str, int]:
+        """How many outcomes were decided here, by whom."""
+        return {by.value: self._decided[by] for by in _WITHOUT_STORE}
 
     async def consume(self, hits: Sequence[Hit], *, peek: bool = False) -> Sequence[LimitOutcome]:
         """See `Counters.consume`; never suspends. Every outcome says who decided."""
         replicas = max(1, self._replicas())
+        ways = [hit.rule.on_failure or self._default for hit in hits]
         shares = [
-            hit._replace(rule=local_share(hit.rule, replicas)) for hit in hits if hit.rule.on_failure is OnFailure.LOCAL
+            hit._replace(rule=local_share(hit.rule, replicas))
+            for hit, way in zip(hits, ways, strict=True)
+            if way is OnFailure.LOCAL
         ]
-        refused = any(hit.rule.on_failure is OnFailure.CLOSED and hit.hits > 0 for hit in hits)
+        refused = any(way is OnFailure.CLOSED and hit.hits > 0 for hit, way in zip(hits, ways, strict=True))
         local = iter(await self._local.consume(shares, peek=peek or refused))
-        return tuple(_of(hit) or next(local)._replace(rule=hit.rule, decided_by=DecidedBy.LOCAL) for hit in hits)
+        outcomes = tuple(
+            _without_counting(hit, way) or next(local)._replace(rule=hit.rule, decided_by=DecidedBy.LOCAL)
+            for hit, way in zip(hits, ways, strict=True)
+        )
+        self._decided.update(outcome.decided_by for outcome in outcomes)
+        return outcomes
 
 
-def _of(hit: Hit) -> LimitOutcome | None:
+def _without_counting(hit: Hit, way: OnFailure) -> LimitOutcome | None:
     """The outcome of a rule that fails open or closed; nothing is counted then."""
     rule, limit = hit.rule, hit.rule.meter.limit
-    if rule.on_failure is OnFailure.OPEN:
+    if way is OnFailure.OPEN:
         return LimitOutcome(rule, True, limit, limit, 0, None, DecidedBy.FAILED_OPEN)
-    if rule.on_failure is OnFailure.CLOSED:
+    if way is OnFailure.CLOSED:
         allowed = hit.hits <= 0
         return LimitOutcome(rule, allowed, limit, 0, 0, None if allowed else RETRY_US, DecidedBy.FAILED_CLOSED)
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from hashlib import blake2b
 from itertools import islice
 from threading import Lock
 
@@ -17,6 +18,9 @@ from authsvc.core.rates import CounterState
 
 DEFAULT_MAX_KEYS = 200_000
 """Live counters a domain; about 0.5 KiB each."""
+
+_LONGEST_KEY = 256
+"""Bytes of a key that is kept as it is; of a longer one its digest is, so that no caller's words fill the memory."""
 
 _SWEPT_A_NEW_KEY = 4
 """Old counters looked at for each new one: more than one, so that those at rest go faster than others come."""
@@ -68,6 +72,8 @@ class MemoryCounters:
         fresh: dict[str, int] = {}
         for wanted in hits:
             hit, domain = wanted, wanted.rule.domain
+            if len(hit.key) > _LONGEST_KEY:
+                hit = wanted._replace(key=blake2b(hit.key).digest())
             table = self._tables.get(domain, _NOTHING)
             if hit.key not in table and hit.key not in states:
                 self._sweep(domain, now_us)

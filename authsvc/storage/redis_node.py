@@ -1,110 +1,49 @@
-"""The node that counts: found, connected, watched, connected again.
+"""The node that counts: connected, watched, connected again.
 
-Owns: where the store is (an address, or whatever Sentinels name), the handshake, and reconnecting. May import: the
-standard library, `storage`; redis-py on need, to ask Sentinels. Calls never wait for a connection: while there is
-none they fail at once.
+Owns: reconnecting, and when calls go out. May import: the standard library, `storage`. Calls never wait for a
+connection: while there is none they fail at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import random
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from authsvc.storage.circuit_breaker import CircuitBreaker
-from authsvc.storage.redis_connection import (
-    CONNECTION_LOST,
-    DEADLINE_S,
-    STALL_S,
-    Part,
-    RedisConnection,
-    StoreFault,
-)
-
-PORT = 6379
-SENTINEL_PORT = 26379
+from authsvc.storage.redis_connection import CONNECTION_LOST, Part, RedisConnection, StoreFault
+from authsvc.storage.redis_opening import eviction_policy, open_connection
+from authsvc.storage.redis_target import RedisTarget
+from authsvc.storage.store_watch import StoreWatch, Tell
 
 CONNECT_S = 1.0
 """How long finding, connecting and the handshake may take together."""
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+"""Pauses between tries double from the first to the longest; a connection that lasted as long begins anew."""
 
+NOSCRIPT = "NOSCRIPT"
+CIRCUIT_OPEN = "CIRCUIT_OPEN"
 _DROPPED = frozenset({"READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "WRONGPASS"})
 """Errors of a node that is none to count on: it is looked for anew."""
 
-_LOG = logging.getLogger("authsvc.counters")
-
-Address = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class RedisTarget:
-    """Where the store is, and who asks. With `master_name` the addresses are Sentinels."""
-
-    addresses: tuple[Address, ...]
-    master_name: str = ""
-    database: int = 0
-    username: str = ""
-    password: str = field(default="", repr=False)
-    sentinel_password: str = field(default="", repr=False)
-    tls: ssl.SSLContext | None = None
-    deadline_s: float = DEADLINE_S
-    stall_s: float = STALL_S
-
-
-def parse_url(url: str, *, password: str = "", tls: ssl.SSLContext | None = None) -> RedisTarget:
-    """Read `redis://[USER@]HOST[:PORT][/DB]` or `redis+sentinel://[USER@]HOST,HOST/MASTER[/DB]`; `rediss` is TLS.
-
-    Passwords do not stand in URLs. Without `tls` certificates are verified by the system's authorities. Raises
-    ValueError with what is wrong.
-    """
-    parts = urlsplit(url)
-    scheme, _, kind = parts.scheme.partition("+")
-    if scheme not in {"redis", "rediss"} or kind not in {"", "sentinel"}:
-        raise ValueError("is not a URL of redis, rediss, redis+sentinel or rediss+sentinel")
-    if parts.query or parts.fragment:
-        raise ValueError("has a query or a fragment, which mean nothing here")
-    user, _, hosts = parts.netloc.rpartition("@")
-    if ":" in user:
-        raise ValueError("holds a password: put it into a file")
-    port = SENTINEL_PORT if kind else PORT
-    addresses = tuple(_address(host, port) for host in hosts.split(","))
-    path = [part for part in parts.path.split("/") if part]
-    master = unquote(path.pop(0)) if kind and path else ""
-    if bool(kind) != bool(master) or (not kind and len(addresses) > 1):
-        raise ValueError("names several hosts only for Sentinels, and then the master: redis+sentinel://A,B/NAME")
-    if len(path) > 1 or not all(part.isascii() and part.isdigit() for part in path):
-        raise ValueError("has a path that is not the number of a database")
-    return RedisTarget(
-        addresses=addresses,
-        master_name=master,
-        database=int(path[0]) if path else 0,
-        username=unquote(user),
-        password=password,
-        tls=(tls or ssl.create_default_context()) if scheme == "rediss" else None,
-    )
-
-
-def _address(text: str, port: int) -> Address:
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ValueError("names no host")
-    return parts.hostname, parts.port or port
-
 
 class RedisNode:
-    """The node, as one connection that is made anew whenever it is lost. Bound to the loop that starts it."""
+    """The node, as one connection that is made anew whenever it is lost. Bound to the loop that starts it.
 
-    def __init__(self, target: RedisTarget) -> None:
+    `chance` gives numbers from 0 to 1, so that replicas which lost the store together do not come back together.
+    """
+
+    def __init__(self, target: RedisTarget, tell: Tell, *, chance: Callable[[], float] = random.random) -> None:
         self._target = target
+        self._chance = chance
+        self._watch = StoreWatch(tell)
         self._connection: RedisConnection | None = None
         self._breaker = CircuitBreaker()
         self._keeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._eviction = ""
 
     async def start(self) -> None:
         """Begin to connect, and return after the first try, whatever it came to."""
@@ -128,106 +67,75 @@ class RedisNode:
         """Whether calls go out."""
         return self._connection is not None and not self._breaker.is_open
 
+    @property
+    def circuit_is_open(self) -> bool:
+        """Whether calls are kept back because those before failed."""
+        return self._breaker.is_open
+
+    def faults(self) -> Mapping[str, int]:
+        """How many calls failed, by kind."""
+        return self._watch.faults()
+
     async def call(self, parts: Sequence[Part]) -> Any:
         """The reply to one command, sent at most once; raises StoreFault, at once where there is no connection."""
         connection, loop = self._connection, self._loop
         if connection is None or loop is None:
-            raise StoreFault(CONNECTION_LOST)
+            raise self._kept_back(CONNECTION_LOST)
         if not self._breaker.admits(loop.time()):
-            raise StoreFault("CIRCUIT_OPEN")
+            raise self._kept_back(CIRCUIT_OPEN)
         try:
             reply = await connection.call(parts)
         except StoreFault as fault:
-            if fault.code == "NOSCRIPT":
+            if fault.code == NOSCRIPT:
                 # An answer like another: the caller sends the script's text, since nothing was done.
                 self._breaker.succeeded()
-                raise
-            was_open = self._breaker.is_open
-            self._breaker.failed(loop.time())
-            if self._breaker.is_open and not was_open:
-                _LOG.warning("the counter store does not count: %s", _said(fault))
-            if fault.code in _DROPPED:
-                connection.close(str(fault))
+            else:
+                self._failed(fault, connection, loop.time())
             raise
         self._breaker.succeeded()
+        if self._watch.is_lost:
+            self._watch.answered(loop.time())
         return reply
 
+    def _kept_back(self, code: str) -> StoreFault:
+        self._watch.count(code)
+        return StoreFault(code)
+
+    def _failed(self, fault: StoreFault, connection: RedisConnection, now: float) -> None:
+        self._watch.failed(fault.code, now)
+        self._breaker.failed(now)
+        if self._breaker.is_open:
+            self._watch.lost(str(fault), now)
+        if fault.code in _DROPPED:
+            connection.close(str(fault))
+
     async def _keep_connected(self, tried: asyncio.Event) -> None:
-        pause, told = FIRST_PAUSE_S, False
+        loop, pause, attempt = asyncio.get_running_loop(), FIRST_PAUSE_S, 0
         while True:
             try:
                 async with asyncio.timeout(CONNECT_S):
-                    connection = await self._connect()
+                    connection = await open_connection(self._target, attempt)
             except Exception as fault:  # noqa: BLE001 - whatever keeps it from connecting, it is tried again
-                if not told:
-                    _LOG.warning("the counter store is out of reach: %s", _said(fault))
-                told = True
+                self._watch.lost(str(fault) or type(fault).__name__, loop.time())
                 tried.set()
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-                continue
-            if told:
-                _LOG.warning("the counter store is back")
-            pause, told = FIRST_PAUSE_S, False
-            self._breaker.succeeded()
-            self._connection = connection
-            tried.set()
-            why = await asyncio.shield(connection.closed)
-            self._connection = None
-            _LOG.warning("the connection to the counter store is lost: %s", why)
-            told = True
+            else:
+                self._breaker.succeeded()
+                self._watch.back(loop.time())
+                self._connection = connection
+                tried.set()
+                since = loop.time()
+                await self._look_for_eviction(connection)
+                why = await asyncio.shield(connection.closed)
+                self._connection = None
+                self._watch.lost(why, loop.time())
+                if loop.time() - since >= LONGEST_PAUSE_S:
+                    pause = FIRST_PAUSE_S
+            attempt += 1
+            await asyncio.sleep(pause * (1 + self._chance()) / 2)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    async def _connect(self) -> RedisConnection:
-        target, loop = self._target, asyncio.get_running_loop()
-        host, port = await self._master() if target.master_name else target.addresses[0]
-        _, connection = await loop.create_connection(
-            lambda: RedisConnection(loop), host, port, ssl=target.tls, server_hostname=host if target.tls else None
-        )
-        try:
-            await self._shake_hands(connection)
-        except BaseException:
-            connection.close("the handshake failed")
-            await connection.gone
-            raise
-        connection.limit_time(target.deadline_s, target.stall_s)
-        return connection
-
-    async def _shake_hands(self, connection: RedisConnection) -> None:
-        target = self._target
-        if target.password:
-            await connection.call(("AUTH", *((target.username,) if target.username else ()), target.password))
-        if target.database:
-            await connection.call(("SELECT", target.database))
-        await connection.call(("PING",))
-        if target.master_name and (await connection.call(("ROLE",)))[0] != b"master":
-            # Sentinels that have not agreed yet name the old one.
-            raise StoreFault("READONLY", "the node that Sentinels name is not a master")
-        await self._warn_of_eviction(connection)
-
-    @staticmethod
-    async def _warn_of_eviction(connection: RedisConnection) -> None:
-        try:
-            told = await connection.call(("INFO", "memory"))
-        except StoreFault:
-            return  # its ACL does not let us see
-        policy = next((line[17:].decode() for line in told.splitlines() if line.startswith(b"maxmemory_policy:")), "")
-        if policy not in {"", "noeviction"}:
-            _LOG.warning("the counter store evicts keys (maxmemory-policy %s): counters will be lost", policy)
-
-    async def _master(self) -> Address:
-        from redis.asyncio.sentinel import Sentinel  # noqa: PLC0415 - a quarter of a second, for Sentinels only
-
-        target = self._target
-        options: dict[str, Any] = {"socket_timeout": CONNECT_S / 2, "socket_connect_timeout": CONNECT_S / 2}
-        if target.sentinel_password:
-            options["password"] = target.sentinel_password
-        sentinel = Sentinel(list(target.addresses), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
-        try:
-            host, port = await sentinel.discover_master(target.master_name)
-        finally:
-            await asyncio.gather(*(client.aclose() for client in sentinel.sentinels), return_exceptions=True)
-        return str(host), int(port)
-
-
-def _said(fault: BaseException) -> str:
-    return str(fault) or type(fault).__name__
+    async def _look_for_eviction(self, connection: RedisConnection) -> None:
+        policy = await eviction_policy(connection)
+        if policy not in {"", "noeviction", self._eviction}:
+            self._watch.evicts(policy)
+        self._eviction = policy

@@ -94,6 +94,14 @@ class CountersSuite:
         assert allowed(bench.consume([hit(one, subject="user:bob")]))
         assert not allowed(bench.consume([hit(one, subject="user:ann")]))
 
+    @pytest.mark.standard("R5")
+    @BOTH
+    def test_values_of_any_length_have_counters_of_their_own(self, bench: Bench, algorithm: Algorithm) -> None:
+        one, long = rule(1, algorithm), "x" * 5_000
+        for subject in (long, long + "y", "y" + long):
+            assert allowed(bench.consume([hit(one, subject=subject)]))
+            assert not allowed(bench.consume([hit(one, subject=subject)]))
+
     @pytest.mark.standard("R4")
     @BOTH
     def test_a_refusal_debits_none(self, bench: Bench, algorithm: Algorithm) -> None:

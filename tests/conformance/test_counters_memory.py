@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -77,6 +79,21 @@ def test_counters_that_are_not_at_rest_are_never_dropped(clock: FakeClock) -> No
     counters, slow = MemoryCounters(clock), rule(1)
     spend(counters, slow, range(1_000))
     assert not any(spend(counters, slow, range(1_000)))
+
+
+@pytest.mark.standard("R15")
+def test_words_of_callers_do_not_fill_the_memory_however_long(clock: FakeClock) -> None:
+    counters, slow = MemoryCounters(clock), rule(1)
+    tracemalloc.start()
+    try:
+        for n in range(100):
+            run(counters, [hit(slow, subject=f"{n}" + "x" * 100_000)])
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert counters.live_keys(slow.domain) == 100
+    assert held < 100 * 2_000
 
 
 def test_counters_that_stay_do_not_hide_those_at_rest_behind_them(clock: FakeClock) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from authsvc.storage.redis_node import RedisTarget, parse_url
+from authsvc.storage.redis_target import RedisTarget, parse_url
 from tests.conformance.counters import CountersSuite
 from tests.support.pki import Authority
 from tests.support.redis import REDIS, debian, store, valkey_binary, watched
@@ -39,7 +38,7 @@ def acl(_folder: Path, stack: ExitStack) -> RedisTarget:
     rights = ["on", f">{PASSWORD}", "~{*}:*", "+ping", "+time", "+mget", "+set", "+del", "+evalsha", "+eval"]
     user = ["--user", "authsvc", *rights, "--user", "default", "off"]
     found = stack.enter_context(store(*user, binary=debian(REDIS)))
-    return parse_url(f"redis://authsvc@127.0.0.1:{found.port}", password=PASSWORD)
+    return parse_url(f"redis://authsvc@127.0.0.1:{found.port}", password=lambda: PASSWORD)
 
 
 def tls(folder: Path, stack: ExitStack) -> RedisTarget:
@@ -49,7 +48,7 @@ def tls(folder: Path, stack: ExitStack) -> RedisTarget:
     options = ["--tls-cert-file", names[0], "--tls-key-file", names[1], "--tls-ca-cert-file", names[2]]
     found = stack.enter_context(store(*options, "--tls-auth-clients", "no", plain=False, binary=debian(REDIS)))
     context = ssl.create_default_context(cadata=authority.pem.decode())
-    return replace(parse_url(f"rediss://localhost:{found.port}/1", tls=context))
+    return parse_url(f"rediss://localhost:{found.port}/1", tls=context)
 
 
 @pytest.fixture(scope="module", params=[single, valkey, sentinel, acl, tls], ids=lambda kind: kind.__name__)

@@ -44,10 +44,10 @@ def test_the_example_of_the_contract_compiles() -> None:
     assert (found.burst, found.algorithm, found.on_failure) == (20, Algorithm.GCRA, OnFailure.LOCAL)
 
 
-def test_what_is_not_given_is_the_rates_count_gcra_and_local() -> None:
+def test_what_is_not_given_is_the_rates_count_gcra_and_left_to_the_service() -> None:
     found = compile_limits({"per_user": BODY}, []).by_name["per_user"]
     assert (found.burst, found.meter.limit) == (100, 100)
-    assert (found.algorithm, found.on_failure) == (Algorithm.GCRA, OnFailure.LOCAL)
+    assert (found.algorithm, found.on_failure) == (Algorithm.GCRA, None)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from authsvc.cli.demo_envoy import EnvoySetup, RateLimits, RunningEnvoy, echo_up
 from authsvc.clock import SystemClock
 from authsvc.storage.counters_failure import FailurePolicy
 from authsvc.storage.counters_redis import RedisCounters
-from authsvc.storage.redis_node import RedisNode, parse_url
+from authsvc.storage.redis_node import RedisNode
+from authsvc.storage.redis_target import parse_url
 from authsvc.transport.grpcio_server import GrpcioServer
 from tests.api.rls_world import Rls
 from tests.support.envoy import Answered, send
@@ -55,7 +56,7 @@ def edge(*, domain: str = "api", domains: tuple[str, ...] = ("api",), deny_on_fa
         stack.callback(loop.close)
         stack.callback(thread.join)
         stack.callback(lambda: loop.call_soon_threadsafe(loop.stop))
-        node = RedisNode(parse_url(redis.url))
+        node = RedisNode(parse_url(redis.url), lambda *_: None)
         asyncio.run_coroutine_threadsafe(node.start(), loop).result(10)
         stack.callback(lambda: asyncio.run_coroutine_threadsafe(node.stop(), loop).result(10))
         counters = RedisCounters(node, FailurePolicy(SystemClock(), lambda: 1), pseudonym_key=PSEUDONYM_KEY)

@@ -11,10 +11,12 @@ from contextlib import ExitStack
 
 import pytest
 
+from authsvc.clock import FakeClock
 from authsvc.core.consumption import DecidedBy, Hit, LimitOutcome
 from authsvc.core.limits import LimitRule, OnFailure
 from authsvc.core.rates import Rate
-from authsvc.storage.redis_node import parse_url
+from authsvc.storage.counters_failure import FailurePolicy
+from authsvc.storage.redis_target import parse_url
 from tests.conformance.counters import YEARS_US, allowed, hit, rule
 from tests.support.redis import Store, store, watched
 from tests.support.redis_bench import RedisBench, redis_bench
@@ -121,6 +123,26 @@ def test_a_rule_that_fails_closed_keeps_local_shares_from_being_debited(one: Sto
         (False, DecidedBy.FAILED_CLOSED),
     ]
     assert bench.consume([hit(local, 0), hit(closed, 0)])[0].remaining == 4
+
+
+@pytest.mark.standard("R10")
+@pytest.mark.parametrize(
+    ("default", "decided_by"),
+    [
+        (OnFailure.OPEN, DecidedBy.FAILED_OPEN),
+        (OnFailure.CLOSED, DecidedBy.FAILED_CLOSED),
+        (OnFailure.LOCAL, DecidedBy.LOCAL),
+    ],
+)
+def test_a_rule_that_does_not_say_follows_the_service_and_one_that_does_its_own(
+    default: OnFailure, decided_by: DecidedBy
+) -> None:
+    policy = FailurePolicy(FakeClock(), lambda: 1, default)
+    (outcome,) = asyncio.run(policy.consume([hit(rule(5))]))
+    assert outcome.decided_by is decided_by
+    for way in OnFailure:
+        (own,) = asyncio.run(policy.consume([hit(failing(way))]))
+        assert own.decided_by.removeprefix("failed_") == way
 
 
 @pytest.mark.standard("R10")

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from authsvc.core.limits import Algorithm, LimitRule
-from authsvc.core.rates import MAX_UNITS, CounterState, Rate
-from authsvc.storage.counters_redis import _numbers, _state
-from authsvc.storage.redis_node import parse_url
+from authsvc.core.rates import MAX_UNITS, CounterState, Gcra, Rate
+from authsvc.storage.counters_redis import _SCRIPT, _STATE, _numbers, _state
+from authsvc.storage.redis_target import parse_url
 from tests.support.redis import Store, store
 from tests.support.redis_bench import RedisBench, redis_bench
 from tests.support.scale import scale
@@ -49,7 +49,8 @@ def some_state(chance: random.Random, of: LimitRule, now_us: int) -> CounterStat
     if of.algorithm is Algorithm.FIXED_WINDOW:
         at = max(0, now_us - age)
         return CounterState(magnitude(chance, MAX_UNITS), 1, at - at % of.rate.window_us)
-    (_, _, units, _) = _numbers(of, 0)
+    assert isinstance(of.meter, Gcra)
+    units = of.meter.units_a_hit
     units = chance.choice((units, units, magnitude(chance, MAX_UNITS)))
     return CounterState(magnitude(chance, MAX_UNITS), units, max(0, now_us - age))
 
@@ -77,8 +78,8 @@ def run(
         if before is None:
             await bench.node.call(("DEL", KEY))
         else:
-            await bench.node.call(("SET", KEY, f"{before.owed}:{before.units_a_hit}:{before.at_us}"))
-        now_us, _ = await bench.counters._run([1, KEY, b"0", *_numbers(of, hits)])
+            await bench.node.call(("SET", KEY, _STATE.pack(*before)))
+        now_us, _ = await bench.node.call(("EVAL", _SCRIPT, 1, KEY, _numbers(of, hits)))
         return now_us, await bench.node.call(("GET", KEY))
 
     now_us, stored = bench.run(once())

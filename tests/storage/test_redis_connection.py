@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,7 @@ from authsvc.core.limits import LimitRule
 from authsvc.core.rates import Rate
 from authsvc.storage.circuit_breaker import CircuitBreaker
 from authsvc.storage.redis_connection import CONNECTION_LOST, TIMED_OUT, RedisConnection, StoreFault
-from authsvc.storage.redis_node import parse_url
+from authsvc.storage.redis_target import parse_url
 from tests.conformance.counters import YEARS_US, hit
 from tests.support.redis import store
 from tests.support.redis_bench import redis_bench
@@ -57,6 +58,17 @@ async def test_calls_fail_at_their_deadline_and_the_connection_once_the_store_ha
         assert not connection.closed.done()
         assert await asyncio.wait_for(connection.closed, 5) == "the store has stalled"
         assert await code(connection.call(("PING",))) == CONNECTION_LOST
+
+
+@pytest.mark.standard("R10")
+@pytest.mark.asyncio
+async def test_a_call_that_comes_while_older_ones_are_owed_waits_its_own_deadline_and_no_longer() -> None:
+    async with connected(never) as connection:
+        connection.limit_time(0.02, 5.0)
+        assert await code(connection.call(("PING",))) == TIMED_OUT
+        begun = asyncio.get_running_loop().time()
+        assert await code(connection.call(("PING",))) == TIMED_OUT
+        assert 0.02 <= asyncio.get_running_loop().time() - begun < 1.0
 
 
 @pytest.mark.standard("R7")
@@ -115,9 +127,9 @@ def test_an_open_circuit_lets_one_trial_through_a_rest_and_closes_once_one_succe
 
 
 def test_a_url_says_where_the_store_is() -> None:
-    plain = parse_url("redis://ann@redis.test/3", password="secret")
+    plain = parse_url("redis://ann@redis.test/3", password=lambda: "secret")
     assert (plain.addresses, plain.database, plain.username) == ((("redis.test", 6379),), 3, "ann")
-    assert "secret" not in repr(plain)
+    assert plain.password() == "secret"
     assert plain.tls is None
     assert parse_url("rediss://[::1]:7000").tls is not None
     assert parse_url("rediss://[::1]:7000").addresses == (("::1", 7000),)
@@ -130,12 +142,20 @@ def test_a_url_says_where_the_store_is() -> None:
     "url",
     [
         *("http://a", "redis://", "redis://a,b", "redis://ann:secret@a", "redis://a/x", "redis://a/1/2"),
+        *("redis://ann@a", "redis://ann:se/cret@a", "redis://ann:se#cret@a", "redis://ann:se?cret@a"),
         *("redis+sentinel://a", "redis+sentinel://a/main/x", "redis://a?db=1", "redis+cluster://a", "redis://a:x"),
     ],
 )
-def test_a_url_that_says_something_else_is_refused(url: str) -> None:
-    with pytest.raises(ValueError):
+def test_a_url_that_says_something_else_is_refused_and_no_part_of_it_is_repeated(url: str) -> None:
+    with pytest.raises(ValueError) as refused:
         parse_url(url)
+    assert "se" not in str(refused.value).split()
+    assert "secret" not in str(refused.value)
+
+
+def test_an_authority_without_tls_is_refused() -> None:
+    with pytest.raises(ValueError, match="not of rediss"):
+        parse_url("redis://a", tls=ssl.create_default_context())
 
 
 @pytest.mark.standard("R5", "U8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -13,7 +13,8 @@ from authsvc.clock import SystemClock
 from authsvc.core.consumption import Hit, LimitOutcome
 from authsvc.storage.counters_failure import FailurePolicy
 from authsvc.storage.counters_redis import RedisCounters
-from authsvc.storage.redis_node import RedisNode, RedisTarget
+from authsvc.storage.redis_node import RedisNode
+from authsvc.storage.redis_target import RedisTarget
 
 Answer = TypeVar("Answer")
 PSEUDONYM_KEY = b"p" * 32
@@ -24,7 +25,9 @@ class RedisBench:
 
     def __init__(self, target: RedisTarget, *, replicas: int = 1) -> None:
         self.loop = asyncio.new_event_loop()
-        self.node = RedisNode(target)
+        self.told: list[tuple[str, Mapping[str, object]]] = []
+        """The events that it wrote."""
+        self.node = RedisNode(target, lambda kind, fields: self.told.append((kind, fields)))
         failure = FailurePolicy(SystemClock(), lambda: replicas)
         self.counters = RedisCounters(self.node, failure, pseudonym_key=PSEUDONYM_KEY)
 
@@ -52,7 +55,7 @@ class RedisBench:
 @contextmanager
 def redis_bench(target: RedisTarget, *, patient: bool = True, replicas: int = 1) -> Iterator[RedisBench]:
     """Connected; `patient` gives calls seconds, since other tests run on the same processors."""
-    bench = RedisBench(replace(target, deadline_s=5.0, stall_s=10.0) if patient else target, replicas=replicas)
+    bench = RedisBench(replace(target, deadline_s=5.0) if patient else target, replicas=replicas)
     thread = threading.Thread(target=bench.loop.run_forever)
     thread.start()
     try:

@@ -1,94 +1,87 @@
 -- Takes hits from any number of counters, all or nothing, by the arithmetic of core/rates.py.
 --
--- KEYS: the counters, each once. ARGV: "1" to look only, else "0"; then a counter four whole numbers:
+-- KEYS: the counters, each once. ARGV[1]: of each counter four doubles, one behind the other:
 --   need      what its hits owe, in units; 0 looks, less gives back
 --   capacity  the units that it may owe at most
 --   scale     units a hit, or 0 for a fixed window, where a unit is a hit
 --   pace      units repaid a microsecond; of a fixed window its length in microseconds
--- Answers with the time in microseconds, and what each counter held before: "owed:scale:at", or nil at rest.
+-- ARGV[2]: only there to look and take nothing.
+-- Answers with the time in microseconds, and what each counter held before: nil at rest, else three doubles, what is
+-- owed, units a hit, and the moment at which that holds.
 --
--- Every number is whole and below 2^53, where doubles are exact; a product beyond that only has to be larger than what
--- it is compared with. Numbers are written by %.0f, because tostring and .. keep 14 digits.
+-- Every number is whole and at most 2^52, where doubles are exact; a product beyond that only has to be larger than
+-- what it is compared with. Numbers go to and fro as doubles, because text would cost a third of the script's time, and
+-- because tostring and .. keep 14 digits of them.
 
--- ceil(owed * scale / old), whose product needs up to 104 bits: whole hits, then the rest by long division.
-local function rescaled(owed, old, scale)
-  local hits = math.floor(owed / old)
-  local rest = owed - hits * old
-  local quotient, remainder, bit = 0, 0, 2 ^ 52
-  while bit >= 1 do
-    quotient, remainder = 2 * quotient, 2 * remainder
-    if remainder >= old then
-      quotient, remainder = quotient + 1, remainder - old
-    end
-    if scale >= bit then
-      scale, remainder = scale - bit, remainder + rest
-      if remainder >= old then
-        quotient, remainder = quotient + 1, remainder - old
-      end
-    end
-    bit = bit / 2
-  end
-  if remainder > 0 then
-    quotient = quotient + 1
-  end
-  return hits, quotient
-end
+local call, read = redis.call, struct.unpack
 
-local time = redis.call('TIME')
+local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local before = redis.call('MGET', unpack(KEYS))
-local passes = true
-local after = {}
+local before = call('MGET', unpack(KEYS))
+local values, lives = {}, {}
+local need, capacity, scale, pace
+local place = 1
 
 for i = 1, #KEYS do
-  local need, capacity = tonumber(ARGV[4 * i - 2]), tonumber(ARGV[4 * i - 1])
-  local scale, pace = tonumber(ARGV[4 * i]), tonumber(ARGV[4 * i + 1])
-  local owed, at = 0, now
+  need, capacity, scale, pace, place = read('<dddd', ARGV[1], place)
+  local owed, at, held = 0, now, before[i]
   if scale == 0 then
     at = now - now % pace
   end
-  if before[i] then
-    local was, old, seen = string.match(before[i], '^(%d+):(%d+):(%d+)$')
-    was, old, seen = tonumber(was), tonumber(old), tonumber(seen)
+  if held then
+    local was, old, seen = read('<ddd', held)
     if scale == 0 then
       if seen >= at then
         owed, at = was, seen
       end
     else
       if old ~= scale then
-        local hits, rest = rescaled(was, old, scale)
-        was = math.min(4503599627370496, hits * scale + rest)
+        -- ceil(was * scale / old), whose product needs up to 104 bits: whole hits, then the rest by long division.
+        local hits = math.floor(was / old)
+        local rest, left = was - hits * old, scale
+        local quotient, remainder, bit = 0, 0, 2 ^ 52
+        while bit >= 1 do
+          quotient, remainder = 2 * quotient, 2 * remainder
+          if remainder >= old then
+            quotient, remainder = quotient + 1, remainder - old
+          end
+          if left >= bit then
+            left, remainder = left - bit, remainder + rest
+            if remainder >= old then
+              quotient, remainder = quotient + 1, remainder - old
+            end
+          end
+          bit = bit / 2
+        end
+        if remainder > 0 then
+          quotient = quotient + 1
+        end
+        was = math.min(4503599627370496, hits * scale + quotient)
       end
       if now <= seen then
         owed, at = was, seen
-      else
-        owed = math.max(0, was - (now - seen) * pace)
+      elseif was > (now - seen) * pace then
+        owed = was - (now - seen) * pace
       end
     end
   end
   if need > 0 and need > capacity - owed then
-    passes = false
+    return {now, before}
   end
   if need ~= 0 then
     owed = math.max(0, owed + need)
-    after[i] = {owed, scale, at, pace}
+    values[i] = owed > 0 and struct.pack('<ddd', owed, scale == 0 and 1 or scale, at)
+    -- A second more than until it is at rest: a store drops it by a coarser clock.
+    lives[i] = string.format('%d', (at - now + (scale == 0 and pace or owed / pace)) / 1000 + 1001)
   end
 end
 
-if passes and ARGV[1] == '0' then
+if not ARGV[2] then
   for i = 1, #KEYS do
-    if after[i] then
-      local owed, scale, at, pace = unpack(after[i])
-      if owed == 0 then
-        redis.call('DEL', KEYS[i])
-      else
-        local rest = at - now + (scale == 0 and pace or owed / pace)
-        redis.call(
-          'SET', KEYS[i], string.format('%.0f:%.0f:%.0f', owed, math.max(1, scale), at),
-          -- A second more than until it is at rest: a store drops it by a coarser clock.
-          'PX', string.format('%.0f', math.ceil(rest / 1000) + 1000)
-        )
-      end
+    if values[i] then
+      call('SET', KEYS[i], values[i], 'PX', lives[i])
+    elseif lives[i] then
+      call('DEL', KEYS[i])
     end
   end
 end
