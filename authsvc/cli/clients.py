@@ -31,7 +31,7 @@ SaveOption = Annotated[
 ]
 LocalFlag = Annotated[
     bool,
-    typer.Option("--local", help="Write to the record of the data directory; no service may run on it."),
+    typer.Option("--local", help="Write to the record itself; no service may run on one in a file."),
 ]
 
 

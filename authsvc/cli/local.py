@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,9 +40,11 @@ def beside_the_record(config: Path | None, act: Act[T]) -> tuple[Target, T]:
 
     chosen = load_config(config)
     directory = data_directory(os.environ)
+    # PostgreSQL orders writers by itself, so there a running service is no hindrance.
+    is_file = not chosen.record.url.startswith("postgresql")
     try:
         prepare_directory(directory)
-        with DataDirectoryLock(directory):
+        with DataDirectoryLock(directory) if is_file else nullcontext():
             answer = asyncio.run(_run(chosen, directory, act))
     except AuthsvcError as error:
         raise of_error(error, Exit.REFUSED) from None
