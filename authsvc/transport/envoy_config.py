@@ -57,6 +57,8 @@ class EnvoyPlan:
     folder: Path
     """A folder of our own: the administration socket and the TLS secrets lie there."""
     tls: EnvoyTls | None = None
+    sidecar: bool = False
+    """Whether callers come through a sidecar of this machine, which says who they are."""
     reuse_port: bool = False
 
     @property
@@ -135,9 +137,7 @@ def _manager(plan: EnvoyPlan) -> dict[str, Any]:
         # The peer is who connected, whatever x-forwarded-for says.
         "use_remote_address": True,
         "skip_xff_append": True,
-        # Who the peer is stands in this header, and only this listener writes it.
-        "forward_client_cert_details": "SANITIZE_SET",
-        "set_current_client_cert_details": {"uri": True, "dns": True},
+        **_forwarded(plan),
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "max_request_headers_kb": HEADERS_KIB,
         "drain_timeout": DRAIN_PAUSE,
@@ -152,6 +152,14 @@ def _manager(plan: EnvoyPlan) -> dict[str, Any]:
             "connection_keepalive": {"interval": "60s", "timeout": "20s"},
         },
     }
+
+
+def _forwarded(plan: EnvoyPlan) -> dict[str, Any]:
+    """What becomes of `x-forwarded-client-cert`: the sidecar's stays, anybody else's is replaced by our own."""
+    if plan.sidecar:
+        return {"forward_client_cert_details": "ALWAYS_FORWARD_ONLY"}
+    # The whole certificate: names that Envoy writes out could hold the punctuation that ends them.
+    return {"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": {"cert": True}}
 
 
 def _application(plan: EnvoyPlan) -> dict[str, Any]:

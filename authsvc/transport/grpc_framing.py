@@ -1,17 +1,15 @@
 """gRPC over HTTP/2 as ASGI carries it, without a loop or a service behind it.
 
-Owns: length-prefixed messages, request headers, `grpc-timeout`, status and trailers, the peer's identities as Envoy's
-`x-forwarded-client-cert` writes them. May import: `api.calls`, `core.errors`, the standard library. Everything is
-after https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. Compressed messages are refused: `identity` is
-all that is offered.
+Owns: length-prefixed messages, request headers, `grpc-timeout`, status and trailers. May import: `api.calls`,
+`core.errors`, the standard library. Everything is after
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. Compressed messages are refused: `identity` is all that
+is offered.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import functools
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -50,8 +48,6 @@ _NOT_METADATA = frozenset(
     {*_READ, b"te", b"host", b"content-length", b"grpc-accept-encoding", b"x-envoy-external-address"}
 )
 """What belongs to HTTP, gRPC or Envoy, and what the transport has read already."""
-
-_IDENTITY = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^;,"]*)(;|\Z)')
 
 _HEADERS: list[Header] = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity")]
 START: Event = {"type": "http.response.start", "status": 200, "headers": _HEADERS, "trailers": True}
@@ -241,26 +237,3 @@ def _binary(value: bytes) -> bytes:
         return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
     except binascii.Error:
         return value
-
-
-@functools.lru_cache(maxsize=4096)
-def identities(certificate: bytes) -> tuple[str, ...]:
-    """SPIFFE ids and DNS names of `x-forwarded-client-cert`, which our own listener wrote (SANITIZE_SET).
-
-    Exactly one element is read; where it is anything else nobody is known. URI and DNS names come apart here: a DNS
-    name that is written like a SPIFFE id stays a DNS name.
-    """
-    text = certificate.decode("utf-8", "replace")
-    uris, names, at = [], [], 0
-    while at < len(text):
-        found = _IDENTITY.match(text, at)
-        if found is None:
-            return ()
-        key, value, at = found[1], found[2], found.end()
-        if value.startswith('"'):
-            value = re.sub(r"\\(.)", r"\1", value[1:-1])
-        if key == "URI" and value.startswith("spiffe://"):
-            uris.append(value)
-        elif key == "DNS":
-            names.append(f"dns:{value}")
-    return (*uris, *names)

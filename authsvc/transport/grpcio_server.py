@@ -25,6 +25,7 @@ from authsvc.api.method_table import BATCH_BYTES, Kind, Row
 from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
 from authsvc.core.values import Revision
 from authsvc.transport.listening import ListenFault
+from authsvc.transport.peers import HEADER, SPIFFE, of_sidecar
 from authsvc.transport.pools import WorkPool
 from authsvc.transport.streams import Stream, Streams
 from authsvc.transport.tls import LiveTls, TlsMaterial
@@ -73,13 +74,18 @@ class GrpcioServer:
         # A few more than the cap, so that a stream beyond it finds a thread to be refused by.
         self._streaming = WorkPool(stream_threads + 4, "stream")
         self._traffic = Traffic()
+        self._sidecar = False
         self._streams = Streams(stream_threads)
         self._server = grpc.server(
             self._plain, handlers=[_Handlers(self._behaviours())], options=_options(reuse_port=reuse_port)
         )
 
-    def listen(self, address: str, tls: LiveTls | None = None) -> int:
-        """Bind `host:port` and begin to serve; gives the port. Raises ListenFault."""
+    def listen(self, address: str, tls: LiveTls | None = None, *, sidecar: bool = False) -> int:
+        """Bind `host:port` and begin to serve; gives the port. Raises ListenFault.
+
+        `sidecar`: calls come through one on this machine, and others are refused.
+        """
+        self._sidecar = sidecar
         try:
             if tls is None:
                 port = self._server.add_insecure_port(address)
@@ -145,7 +151,7 @@ class GrpcioServer:
         *,
         counted: bool,
     ) -> bytes | Refusal:
-        call = _call(row.name, context)
+        call = _call(row.name, context, sidecar=self._sidecar)
         if not counted:
             return self._engine.refuse(row, call, Unavailable("this replica drains", Reason.SHUTTING_DOWN))
         if pool.depth > self._queue_cap:
@@ -177,7 +183,8 @@ class GrpcioServer:
     ) -> Iterator[bytes | Refusal]:
         source = requests if row.kind is Kind.BIDI else (requests,)
         threading.Thread(target=self._read, args=(stream, source), name="stream-reader", daemon=True).start()
-        answers = self._engine.stream(row, _call(row.name, context, stream), stream.requests(), runner)
+        call = _call(row.name, context, stream, sidecar=self._sidecar)
+        answers = self._engine.stream(row, call, stream.requests(), runner)
         try:
             while (answer := self._on_loop(_next(answers))) is not None:
                 yield answer
@@ -265,7 +272,7 @@ def _refuse(context: grpc.ServicerContext, refused: Refusal) -> bytes:
     return b""
 
 
-def _call(method: str, context: grpc.ServicerContext, stream: Stream | None = None) -> Call:
+def _call(method: str, context: grpc.ServicerContext, stream: Stream | None = None, *, sidecar: bool) -> Call:
     metadata: dict[str, str | bytes] = {}
     authorization: tuple[str, ...] = ()
     for key, value in context.invocation_metadata():
@@ -274,10 +281,11 @@ def _call(method: str, context: grpc.ServicerContext, stream: Stream | None = No
         else:
             metadata[key] = value
     remaining = context.time_remaining()
+    address = _address(context.peer())
     return Call(
         method=method,
-        peer_address=_address(context.peer()),
-        peer_identities=_identities(context),
+        peer_address=address,
+        peer_identities=_behind(address, metadata) if sidecar else _identities(context),
         authorization=authorization,
         metadata=metadata,
         deadline=None if remaining > _FOREVER else time.monotonic() + remaining,
@@ -302,6 +310,11 @@ def _address(peer: str) -> str:
     return ""
 
 
+def _behind(address: str, metadata: Mapping[str, str | bytes]) -> tuple[str, ...]:
+    forwarded = metadata.get(HEADER, "")
+    return of_sidecar(address, forwarded.encode() if isinstance(forwarded, str) else forwarded)
+
+
 def _identities(context: grpc.ServicerContext) -> tuple[str, ...]:
     """SPIFFE ids and DNS names of the client certificate, which the handshake has verified.
 
@@ -313,7 +326,7 @@ def _identities(context: grpc.ServicerContext) -> tuple[str, ...]:
         return ()
     uris = (value.decode("utf-8", "replace") for value in auth.get("peer_uri", ()))
     names = (value.decode("utf-8", "replace") for value in auth.get("peer_dns", ()))
-    return (*(uri for uri in uris if uri.startswith("spiffe://")), *(f"dns:{name}" for name in names))
+    return (*(uri for uri in uris if uri.startswith(SPIFFE)), *(f"dns:{name}" for name in names))
 
 
 def _credentials(tls: LiveTls) -> grpc.ServerCredentials:

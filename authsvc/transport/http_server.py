@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from authsvc.api.http import FaultLog, KeySet, Operations, ops_application, public_application
+from authsvc.core.addresses import is_loopback_address
 from authsvc.transport.listening import ListenFault, host_and_port
+from authsvc.transport.peers import BESIDE_SIDECAR
 from authsvc.transport.tls import LiveTls, TlsMaterial, server_context
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 CONCURRENT_REQUESTS = 512
 """Beyond it uvicorn answers 503."""
@@ -117,9 +119,14 @@ class HttpServers:
         self._log = log
         self._servers: list[HttpServer] = []
 
-    async def listen(self, http: str, ops: str, tls: LiveTls | None) -> tuple[str, str]:
-        """Serve both, `ops` always in plain HTTP; gives their addresses with the ports. Raises ListenFault."""
+    async def listen(self, http: str, ops: str, tls: LiveTls | None, *, sidecar: bool = False) -> tuple[str, str]:
+        """Serve both, `ops` always in plain HTTP; gives their addresses with the ports. Raises ListenFault.
+
+        `sidecar`: requests on `http` come through one on this machine, and others are refused.
+        """
         public = public_application(self._key_set, self._log, tls=tls is not None)
+        if sidecar:
+            public = _behind_sidecar(public)
         listeners = (
             (http, HttpServer(public, http, tls)),
             (ops, HttpServer(ops_application(self._operations, self._log), ops)),
@@ -135,6 +142,20 @@ class HttpServers:
         """Close both; what is in flight has `grace` seconds."""
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
         self._servers.clear()
+
+
+def _behind_sidecar(application: ASGIApp) -> ASGIApp:
+    """Serves requests that come from loopback; 403 for others."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client")
+        if client is not None and is_loopback_address(client[0]):
+            await application(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": BESIDE_SIDECAR.encode()})
+
+    return serve
 
 
 class _Server(uvicorn.Server):

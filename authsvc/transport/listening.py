@@ -21,6 +21,8 @@ class Peers(StrEnum):
     """Peers have addresses only."""
     CERTIFICATE = "certificate"
     """The client certificate that the handshake verified."""
+    SIDECAR = "sidecar"
+    """The sidecar of this machine, which says whom it verified; nobody else is let in."""
 
 
 def host_and_port(address: str) -> tuple[str, int]:

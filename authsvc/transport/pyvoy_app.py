@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final
@@ -25,6 +25,7 @@ from authsvc.core.values import Revision
 from authsvc.transport import grpc_framing as framing
 from authsvc.transport.grpc_framing import ClientLeft, Event, Head, Receive
 from authsvc.transport.listening import Peers
+from authsvc.transport.peers import of_certificate, of_sidecar
 from authsvc.transport.streams import Stream, Streams
 
 STREAMS: Final = 5_000
@@ -36,6 +37,13 @@ CLOCK_SECONDS: Final = 0.001
 """The resolution of the loop's clock."""
 HEARTBEAT_SECONDS: Final = 10.0
 """How often callers of quiet streams are looked for; one that left is noticed then."""
+
+_IDENTITIES: Mapping[Peers, Callable[[str, bytes], tuple[str, ...]]] = {
+    Peers.NOBODY: lambda _address, _header: (),
+    Peers.CERTIFICATE: lambda _address, header: of_certificate(header),
+    Peers.SIDECAR: of_sidecar,
+}
+"""From the peer's address and `x-forwarded-client-cert` to who it is."""
 
 Send = Callable[[Event], Awaitable[None]]
 Scope = dict[str, Any]
@@ -50,7 +58,7 @@ class GrpcApplication:
         """`peers`: where the listener learns who its peer is."""
         self._engine = engine
         self._rows = {f"/{row.name}".encode(): row for row in engine.table}
-        self._client_certificates = peers is Peers.CERTIFICATE
+        self._identities = _IDENTITIES[peers]
         self._runner = LoopRunner()
         self._streams = Streams(streams)
         self._most_calls = calls
@@ -183,10 +191,11 @@ class GrpcApplication:
 
     def _call(self, row: Row, scope: Scope, head: Head) -> Call:
         client = scope["client"]
+        address = client[0] if client else ""
         return Call(
             method=row.name,
-            peer_address=client[0] if client else "",
-            peer_identities=framing.identities(head.certificate) if self._client_certificates else (),
+            peer_address=address,
+            peer_identities=self._identities(address, head.certificate),
             authorization=head.authorization,
             metadata=head.metadata,
             deadline=None if head.timeout is None else time.monotonic() + head.timeout,

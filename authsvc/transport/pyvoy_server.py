@@ -72,17 +72,18 @@ class PyvoyServer:
         self.told: Mapping[str, Any] = {}
         """What the application said when it was ready."""
 
-    def listen(self, address: str, tls: LiveTls | None = None) -> int:
+    def listen(self, address: str, tls: LiveTls | None = None, *, sidecar: bool = False) -> int:
         """Start Envoy, bind `host:port`, wait until the application is ready; gives the port.
 
-        Raises ListenFault, StartFault where the application says why it does not start, PyvoyMissing.
+        `sidecar`: calls come through one on this machine, and others are refused. Raises ListenFault, StartFault where
+        the application says why it does not start, PyvoyMissing.
         """
         envoy, module, libpython = _parts()
         self._folder = Path(tempfile.mkdtemp(prefix="authsvc-", dir=_in_memory()))
         envoy_tls = None if tls is None else EnvoyTls(tls.minimum, tls.current.client_ca is not None)
         certificates = envoy_tls is not None and envoy_tls.client_certificates
-        self._letter[PEERS] = Peers.CERTIFICATE if certificates else Peers.NOBODY
-        plan = EnvoyPlan(address, module, self._application, self._folder, envoy_tls)
+        self._letter[PEERS] = Peers.SIDECAR if sidecar else Peers.CERTIFICATE if certificates else Peers.NOBODY
+        plan = EnvoyPlan(address, module, self._application, self._folder, envoy_tls, sidecar)
         try:
             config = self._folder / "envoy.json"
             config.write_text(json.dumps(envoy_config(plan)), encoding="utf-8")

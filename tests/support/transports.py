@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,13 +66,19 @@ class Served:
 
 @contextmanager
 def serving(
-    transport: str, tls: LiveTls | None = None, *, small: bool = False, report: Path | None = None
+    transport: str,
+    tls: LiveTls | None = None,
+    *,
+    small: bool = False,
+    report: Path | None = None,
+    host: str = "127.0.0.1",
+    sidecar: bool = False,
 ) -> Iterator[Served]:
     """The scenario on a free port, drained at the end. `small`: at most three streams."""
     if transport == "pyvoy":
         letter = {"report": str(report)} if report is not None else {}
         pyvoy = PyvoyServer(f"tests.support.scenario:{'small' if small else 'application'}", letter)
-        port = pyvoy.listen("127.0.0.1:0", tls)
+        port = pyvoy.listen(f"{host}:0", tls, sidecar=sidecar)
         try:
             yield Served(transport, port, pyvoy, report)
         finally:
@@ -80,7 +87,7 @@ def serving(
     with running_loop() as loop:
         here = scenario(str(report) if report is not None else "")
         grpcio = GrpcioServer(here.engine, loop, stream_threads=3 if small else STREAM_THREADS)
-        port = grpcio.listen("127.0.0.1:0", tls)
+        port = grpcio.listen(f"{host}:0", tls, sidecar=sidecar)
         try:
             yield Served(transport, port, grpcio, report, here)
         finally:
@@ -101,9 +108,22 @@ def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
         running.close()
 
 
-def connect(port: int) -> Any:
+def connect(port: int, host: str = "127.0.0.1") -> Any:
     """A connection of its own. Any, because the stubs demand the serializers that raw bytes do without."""
-    return grpc.insecure_channel(f"127.0.0.1:{port}", options=(("grpc.use_local_subchannel_pool", 1),))
+    return grpc.insecure_channel(f"{host}:{port}", options=(("grpc.use_local_subchannel_pool", 1),))
+
+
+def address_beyond_loopback() -> str:
+    """An address of this machine by which it reaches itself as another would; skips where there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip("this machine has no address but loopback")
+        found: str = probe.getsockname()[0]
+    return found
 
 
 def call(channel: Any, method: str, request: bytes = b"", **options: Any) -> bytes:

@@ -93,8 +93,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     files = TlsFiles(folder / "server.pem", folder / "server.key", folder / "ca.pem")
     write_server(files, authority)
     (folder / "ca.pem").write_bytes(authority.pem)
-    # The DNS name is written like a SPIFFE id on purpose.
-    names = (x509.UniformResourceIdentifier(SPIFFE), x509.DNSName("orders.shop"), x509.DNSName("spiffe://evil/x"))
+    # DNS names that are written like SPIFFE ids, on purpose.
+    dns = ("orders.shop", "spiffe://evil/x", "a;URI=spiffe://evil/x")
+    names = (x509.UniformResourceIdentifier(SPIFFE), *(x509.DNSName(name) for name in dns))
     return Certificates(files, authority.pem, authority.issue(*names), other.issue(*names))
 
 

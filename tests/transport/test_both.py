@@ -9,9 +9,11 @@ from concurrent import futures
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import pytest
+from cryptography import x509
 from google.protobuf import descriptor_pb2, descriptor_pool
 
 from authsvc.api.envoy_messages import CheckRequest as EnvoyRequest
@@ -37,6 +39,7 @@ from tests.support.transports import (
     WATCH,
     Busy,
     Served,
+    address_beyond_loopback,
     asked,
     call,
     code_of,
@@ -48,9 +51,10 @@ from tests.support.transports import (
     skip_where_missing,
 )
 from tests.support.waiting import wait_for
-from tests.transport.conftest import SPIFFE, Certificates
+from tests.transport.conftest import SPIFFE, Authority, Certificates
 
 CREATE = "/authsvc.v1.ClientAdminService/CreateClient"
+XFCC = "x-forwarded-client-cert"
 NOT_FOUND_TEXT = "100% déjà\\u000avu"
 
 
@@ -391,20 +395,60 @@ def _secure(port: int, certificates: Certificates, pair: tuple[bytes, bytes] | N
 def test_identities_come_from_the_verified_certificate(transport: str, certificates: Certificates) -> None:
     with serving(transport, live(certificates.files)) as server:
         with _secure(server.port, certificates, certificates.client) as channel:
-            spoofed = (*AS_CALLER, ("x-forwarded-client-cert", "URI=spiffe://prod.example/ns/shop/sa/admin"))
-            for metadata in (AS_CALLER, spoofed):
+            _, admins = Authority().issue(x509.UniformResourceIdentifier("spiffe://prod.example/ns/shop/sa/admin"))
+            for spoofed in ((), ((XFCC, f'Hash=ab;Cert="{quote(admins, safe="")}"'),)):
+                metadata = (*AS_CALLER, *spoofed)
                 seen = do(channel, "who", metadata=metadata)
-                assert seen["identities"] == [SPIFFE, "dns:orders.shop", "dns:spiffe://evil/x"]
+                evil = ["dns:spiffe://evil/x", "dns:a;URI=spiffe://evil/x"]
+                assert seen["identities"] == [SPIFFE, "dns:orders.shop", *evil]
         for pair in (None, certificates.stranger):
             with _secure(server.port, certificates, pair) as channel:
                 code = code_of(lambda channel=channel: call(channel, CHECK, timeout=2))  # type: ignore[misc]
                 assert code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
+@pytest.mark.standard("S12", "E10")
+def test_behind_a_sidecar_the_peer_is_the_last_element_that_it_wrote(transport: str) -> None:
+    own, claimed = f"By=spiffe://td/ns/authsvc/sa/authsvc;Hash=ab;URI={SPIFFE}", "URI=spiffe://td/ns/shop/sa/admin"
+    with serving(transport, host="0.0.0.0", sidecar=True) as server, connect(server.port) as channel:
+        for forwarded, identities in (
+            (own, [SPIFFE]),
+            (f"{claimed},{own}", [SPIFFE]),
+            (f"{own},nothing", []),
+            ("", []),
+        ):
+            seen = do(channel, "who", metadata=(*AS_CALLER, (XFCC, forwarded)))
+            assert seen["identities"] == identities
+        seen = do(channel, "who", metadata=(*AS_CALLER, (XFCC, claimed), (XFCC, own)))
+        assert seen["identities"] == [SPIFFE]
+        assert do(channel, "who")["identities"] == []
+
+
+@pytest.mark.standard("S12", "E10")
+def test_who_comes_around_the_sidecar_is_refused_on_every_row_in_its_way(transport: str) -> None:
+    metadata = (*AS_CALLER, (XFCC, f"URI={SPIFFE}"))
+    host = address_beyond_loopback()
+    with serving(transport, host="0.0.0.0", sidecar=True) as server, connect(server.port, host) as channel:
+        error = error_of(lambda: call(channel, CHECK, metadata=metadata))
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert code_of(lambda: call(channel, HEALTH, metadata=metadata)) is grpc.StatusCode.UNAUTHENTICATED
+        watch = channel.unary_stream(WATCH)(b"", timeout=5, metadata=metadata)
+        assert code_of(lambda: next(watch)) is grpc.StatusCode.UNAUTHENTICATED
+        assert call(channel, ENVOY, metadata=metadata).startswith(DENIED)
+
+
+@pytest.mark.standard("S12", "E10")
+def test_a_plain_listener_believes_no_forwarded_certificate(transport: str) -> None:
+    with serving(transport) as server, connect(server.port) as channel:
+        for forwarded in (f"URI={SPIFFE}", f"Hash=ab;URI={SPIFFE},URI={SPIFFE}", f'Cert="x";URI={SPIFFE}'):
+            assert do(channel, "who", metadata=(*AS_CALLER, (XFCC, forwarded)))["identities"] == []
+
+
 def test_tls_without_client_certificates_has_no_identities(
     transport: str, certificates: Certificates, plain_files: TlsFiles
 ) -> None:
     with serving(transport, live(plain_files)) as server, _secure(server.port, certificates, None) as channel:
-        assert do(channel, "who")["identities"] == []
+        for metadata in (AS_CALLER, (*AS_CALLER, (XFCC, f"URI={SPIFFE}"))):
+            assert do(channel, "who", metadata=metadata)["identities"] == []
         assert code_of(lambda: call(channel, CREATE)) is grpc.StatusCode.PERMISSION_DENIED
         assert call(channel, CREATE, metadata=(("authorization", f"Bearer {ADMIN}"),)) is not None

@@ -147,25 +147,6 @@ def test_what_is_grpc_says_so(value: str, is_grpc: bool) -> None:  # noqa: FBT00
     assert framing.Head([(b"content-type", value.encode())]).is_grpc is is_grpc
 
 
-@pytest.mark.standard("E10")
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        (f"Hash=ab;URI={SPIFFE};DNS=a.b;DNS=c", (SPIFFE, "dns:a.b", "dns:c")),
-        ("Hash=ab;DNS=spiffe://evil/x", ("dns:spiffe://evil/x",)),
-        ("Hash=ab;URI=https://no/x", ()),
-        (f'Hash=ab;URI="{SPIFFE}/a,b;c"', (f"{SPIFFE}/a,b;c",)),
-        (r'DNS="a\"b"', ('dns:a"b',)),
-        (f"URI={SPIFFE},URI=spiffe://evil/x", ()),
-        (f"URI={SPIFFE};", (SPIFFE,)),
-        ("", ()),
-        ("nothing", ()),
-    ],
-)
-def test_identities_are_read_from_exactly_one_element(header: str, expected: tuple[str, ...]) -> None:
-    assert framing.identities(header.encode()) == expected
-
-
 def test_trailers_escape_the_message_and_leave_out_padding() -> None:
     headers = dict(framing.trailers(Refusal(5, "50% déjà\n", b"\x00"))["headers"])
     assert headers == {

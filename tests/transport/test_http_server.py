@@ -15,6 +15,7 @@ from authsvc.transport.http_server import HttpServers
 from authsvc.transport.listening import ListenFault, host_and_port
 from authsvc.usecases.key_sets import KeySet
 from tests.support.pki import live
+from tests.support.transports import address_beyond_loopback
 from tests.transport.conftest import Certificates
 
 
@@ -80,6 +81,24 @@ async def _handshakes(port: int, version: ssl.TLSVersion) -> bool:
         return False
     writer.close()
     return True
+
+
+@pytest.mark.standard("S12")
+def test_behind_a_sidecar_only_loopback_is_answered() -> None:
+    host = address_beyond_loopback()
+
+    async def scenario() -> list[int]:
+        both = servers()
+        http, ops = await both.listen("0.0.0.0:0", "0.0.0.0:0", None, sidecar=True)
+        try:
+            async with httpx.AsyncClient() as client:
+                urls = [f"http://{name}:{host_and_port(http)[1]}/.well-known/jwks.json" for name in ("127.0.0.1", host)]
+                urls.append(f"http://{host}:{host_and_port(ops)[1]}/livez")
+                return [(await client.get(url)).status_code for url in urls]
+        finally:
+            await both.close()
+
+    assert asyncio.run(scenario()) == [200, 403, 200]
 
 
 def test_an_address_in_use_is_one_line() -> None:
