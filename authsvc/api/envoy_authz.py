@@ -216,6 +216,7 @@ class EnvoyAuthorization:
             nearest = min(answer.limits, key=lambda outcome: (outcome.allowed, outcome.remaining))
             fields["rule"].string_value = nearest.rule.name
             fields["remaining"].number_value = nearest.remaining
+            fields["decided_by"].string_value = nearest.decided_by
 
 
 def _http_request(request: Any) -> HttpRequest:

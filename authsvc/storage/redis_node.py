@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from authsvc.storage.circuit_breaker import CircuitBreaker
-from authsvc.storage.redis_connection import CONNECTION_LOST, Part, RedisConnection, StoreFault
+from authsvc.storage.redis_connection import Part, RedisConnection, StoreFault
 from authsvc.storage.redis_opening import eviction_policy, open_connection
 from authsvc.storage.redis_target import RedisTarget
 from authsvc.storage.store_watch import StoreWatch, Tell
@@ -24,6 +24,7 @@ LONGEST_PAUSE_S = 1.0
 """Pauses between tries double from the first to the longest; a connection that lasted as long begins anew."""
 
 NOSCRIPT = "NOSCRIPT"
+NOT_CONNECTED = "NOT_CONNECTED"
 CIRCUIT_OPEN = "CIRCUIT_OPEN"
 _DROPPED = frozenset({"READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "WRONGPASS"})
 """Errors of a node that is none to count on: it is looked for anew."""
@@ -80,7 +81,7 @@ class RedisNode:
         """The reply to one command, sent at most once; raises StoreFault, at once where there is no connection."""
         connection, loop = self._connection, self._loop
         if connection is None or loop is None:
-            raise self._kept_back(CONNECTION_LOST)
+            raise self._kept_back(NOT_CONNECTED)
         if not self._breaker.admits(loop.time()):
             raise self._kept_back(CIRCUIT_OPEN)
         try:

@@ -15,7 +15,8 @@ Tell = Callable[[str, Mapping[str, object]], None]
 STEADY_S: Final = 1.0
 """A store that answers again without a fault for so long is back: one that is full fails some calls and not others."""
 
-FAULTS: Final = ("timed_out", "connection_lost", "circuit_open", "error")
+FAULTS: Final = ("timed_out", "connection_lost", "error", "not_connected", "circuit_open")
+"""Why calls failed. The first two may have been counted, the last two were not sent."""
 
 
 class StoreWatch:

@@ -606,6 +606,7 @@ def test_metadata_tells_the_decision_and_no_identifier(world: World) -> None:
         "role": "writer",
         "rule": "per_user",
         "remaining": 2,
+        "decided_by": "store",
     }
     assert "client:web" not in str(answer.dynamic_metadata)
     again = world.ask(check_request("POST", "/v1/orders", token=world.token()))

@@ -140,7 +140,7 @@ def test_a_store_that_goes_and_comes_is_told_once_each() -> None:
             wait_for(lambda: bench.node.available, what="the store being back")
             bench.consume([hit(counted)])
         assert kinds(bench.told)[:2] == ["counters.store_lost", "counters.store_back"]
-        assert bench.node.faults()["connection_lost"] >= 50
+        assert bench.node.faults()["not_connected"] >= 50
 
 
 @pytest.mark.standard("R10")
@@ -155,7 +155,7 @@ def test_a_store_that_fails_some_calls_and_not_others_is_not_back() -> None:
     assert kinds(told) == ["counters.store_lost"]
     watch.answered(12.9)
     assert told[1:] == [("counters.store_back", {"seconds": 2.9})]
-    assert watch.faults() == {"timed_out": 0, "connection_lost": 0, "circuit_open": 0, "error": 4}
+    assert watch.faults() == {"timed_out": 0, "connection_lost": 0, "error": 4, "not_connected": 0, "circuit_open": 0}
 
 
 @pytest.mark.asyncio
