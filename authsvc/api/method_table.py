@@ -128,6 +128,7 @@ METHODS: tuple[Method, ...] = (
     Method(f"{_V1}.AuthzService/Authorize", "authsvc.authz:authorize", _DECISION),
     Method(f"{_V1}.LimitService/Consume", "authsvc.limits:consume", _DECISION),
     Method(f"{_V1}.LimitService/Peek", "authsvc.limits:consume", _NONE),
+    Method(f"{_V1}.SyncService/Watch", "authsvc.sync:watch", _NONE, STREAM_SECONDS),
     Method(f"{_V1}.KeyAdminService/ListKeys", "authsvc.keys:list", _READ),
     Method(f"{_V1}.KeyAdminService/RotateKey", "authsvc.keys:rotate", _WRITE, WRITE_SECONDS),
     Method(f"{_V1}.KeyAdminService/RevokeKey", "authsvc.keys:revoke", _WRITE, WRITE_SECONDS),

@@ -30,6 +30,7 @@ from authsvc.api.throttle import FailedAuthentications
 from authsvc.bootstrap.certificates import live_tls, tls_files, tls_gauges
 from authsvc.bootstrap.counting import Counting, count_by
 from authsvc.bootstrap.foundation import Foundation, random_id
+from authsvc.bootstrap.syncing import Syncing
 from authsvc.core.errors import AuthsvcError
 from authsvc.core.rates import parse_rate
 from authsvc.telemetry import Gauge, Metrics, Total, tracing
@@ -76,17 +77,21 @@ class AuthorizationService:
         self._counting = count_by(
             config, foundation.clock, foundation.record.secret("pseudonyms"), self._log.event, lambda: config.processes
         )
+        self._key_sets = KeySets(config.schedule, random.random)
+        self._counting = count_by(
+            config, foundation.clock, foundation.record.secret("pseudonyms"), self._log.event, lambda: config.processes
+        )
         self._tls: LiveTls | None = None
         self._metrics = Metrics((*_gauges(foundation, self._counting), *self._tls_gauges()), __version__)
         self._tracing = tracing(environment, __version__)
         self.audit = AuditLog(
             foundation.record,
-            f"replica-{random_id()}",
+            replica_id := f"replica-{random_id()}",
             foundation.clock,
             echo=self._log.audit if config.audit.stdout else None,
             tell=self._log.event,
         )
-        self._key_sets = KeySets(config.schedule, random.random)
+        self._syncing = Syncing(foundation, replica_id, self._key_sets, self._log.event)
         services = self._services()
         self.health = Health(service.descriptor.full_name for service in services)
         self.engine = self._engine(services)
@@ -101,6 +106,7 @@ class AuthorizationService:
         """
         config = self._found.config
         self.audit.start()
+        await self._syncing.start()
         await self._counting.start()
         self._tls = tls = live_tls(config, self._found.clock.now, self._log.event)
         grpc = config.server.listen
@@ -134,6 +140,7 @@ class AuthorizationService:
         if self._tls is not None:
             await asyncio.to_thread(self._tls.stop)
         await self._counting.stop()
+        await self._syncing.stop()
         await asyncio.to_thread(self.audit.stop)
         await asyncio.to_thread(self._found.close)
         if self._tracing is not None:
@@ -170,6 +177,7 @@ class AuthorizationService:
             Service(_descriptor(key_pb2, "KeyService"), KeyHandlers(self._key_sets)),
             Service(_descriptor(authz_pb2, "AuthzService"), AuthzHandlers(authorizer)),
             Service(_descriptor(limit_pb2, "LimitService"), LimitHandlers(limits)),
+            self._syncing.service,
             Service(_descriptor(key_admin_pb2, "KeyAdminService"), KeyAdminHandlers(found.keys, pages)),
             Service(_descriptor(client_admin_pb2, "ClientAdminService"), ClientAdminHandlers(found.clients, pages)),
             Service(_descriptor(policy_admin_pb2, "PolicyAdminService"), PolicyAdminHandlers(found.policies, pages)),

@@ -22,6 +22,9 @@ from authsvc.core.errors import FieldViolation, InvalidRequest
 from authsvc.core.jose import SIGNING
 from authsvc.core.rates import parse_rate
 
+HEARTBEAT_SECONDS = 10
+"""How often a watcher hears something, whatever happens."""
+
 STORES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://")
 """What `counters.url` may begin with."""
 MOST_WORKERS = 64
@@ -65,6 +68,12 @@ def judge(config: Config, faults: list[FieldViolation]) -> None:
             "policy.path",
             "is required where policy.source is file",
         ),
+        (
+            2 * HEARTBEAT_SECONDS <= config.sync.max_stale <= 3_600,
+            "sync.max_stale",
+            "is not between 20s and 1h: watchers hear something every 10s",
+        ),
+        (config.sync.max_bytes >= 0, "sync.max_bytes", "is below 0"),
         (0.0 <= config.audit.allow_sample <= 1.0, "audit.allow_sample", "is not between 0 and 1"),
         (
             bool(config.bootstrap.admin_client_id) == bool(config.bootstrap.admin_secret_file),

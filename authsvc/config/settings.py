@@ -178,6 +178,16 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Sync:
+    """What services that watch hold themselves."""
+
+    max_stale: Seconds = _doc(
+        "how long a watcher decides by what it holds without hearing anything; then it asks, or refuses.", Seconds(30)
+    )
+    max_bytes: int = _doc("the largest state that watchers are sent; above it they are told to ask.", 32 * 1024 * 1024)
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """The audit log."""
 
@@ -205,6 +215,7 @@ class Config:
     keys: Keys = _doc("keys.", default_factory=Keys)
     tokens: Tokens = _doc("tokens.", default_factory=Tokens)
     policy: Policy = _doc("policy.", default_factory=Policy)
+    sync: Sync = _doc("watchers.", default_factory=Sync)
     audit: Audit = _doc("audit.", default_factory=Audit)
     bootstrap: Bootstrap = _doc("first start.", default_factory=Bootstrap)
 

@@ -25,7 +25,13 @@ CROSS_BOUNDARY = "authsvc.boundary:cross"
 ENVOY_CHECK = "authsvc.envoy:check"
 
 _CALLER = frozenset(
-    {"authsvc.tokens:verify", "authsvc.authz:check", "authsvc.authz:authorize", "authsvc.limits:consume"}
+    {
+        "authsvc.tokens:verify",
+        "authsvc.authz:check",
+        "authsvc.authz:authorize",
+        "authsvc.limits:consume",
+        "authsvc.sync:watch",
+    }
 )
 _AUDITOR = frozenset(
     {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from authsvc.state.snapshot import Snapshot
 
 MOST_CHANGES = 4_096
-MOST_MARKS = 25_000
+MOST_MARKS = 10_000
 """What is remembered at most; whoever holds less gets the whole state."""
 
 

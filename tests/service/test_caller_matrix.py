@@ -27,6 +27,7 @@ EXPECTED: Mapping[str, frozenset[str]] = {
     "AuthzService/Authorize": frozenset({CALLER, OPERATOR, ADMIN}),
     "LimitService/Consume": frozenset({CALLER, OPERATOR, ADMIN}),
     "LimitService/Peek": frozenset({CALLER, OPERATOR, ADMIN}),
+    "SyncService/Watch": frozenset({CALLER, OPERATOR, ADMIN}),
     "KeyAdminService/ListKeys": frozenset({OPERATOR, AUDITOR, ADMIN}),
     "KeyAdminService/RotateKey": frozenset({OPERATOR, ADMIN}),
     "KeyAdminService/RevokeKey": frozenset({OPERATOR, ADMIN}),

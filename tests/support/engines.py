@@ -41,6 +41,7 @@ from authsvc.v1 import (
     key_pb2,
     limit_pb2,
     policy_admin_pb2,
+    sync_pb2,
     token_pb2,
 )
 
@@ -51,7 +52,16 @@ PROXY_ADDRESS = "192.0.2.9"
 
 OWN_SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service
-    for module in (authz_pb2, client_admin_pb2, key_admin_pb2, key_pb2, limit_pb2, policy_admin_pb2, token_pb2)
+    for module in (
+        authz_pb2,
+        client_admin_pb2,
+        key_admin_pb2,
+        key_pb2,
+        limit_pb2,
+        policy_admin_pb2,
+        sync_pb2,
+        token_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 ENVOY_SERVICES = (envoy_messages.AUTHORIZATION, envoy_messages.RATE_LIMIT_SERVICE)
