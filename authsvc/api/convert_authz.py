@@ -9,7 +9,7 @@ from authsvc.api import convert
 from authsvc.api.convert_limits import consumptions, put_results
 from authsvc.core import values
 from authsvc.core.errors import InvalidRequest
-from authsvc.core.policy import Decision, Question
+from authsvc.core.policy import NOTHING, Decision, Question
 from authsvc.usecases.authz import Ask, Authorization
 from authsvc.usecases.limits import Wanted
 from authsvc.v1 import authz_pb2, types_pb2
@@ -19,16 +19,19 @@ MAX_CONSUME = 8
 
 def question(request: authz_pb2.CheckRequest) -> Question:
     """One question; raises InvalidRequest with paths of CheckRequest."""
-    if request.scope and not request.scope_bound:
+    scope = None
+    if request.scope_bound:
+        scope = frozenset(convert.names(request.scope, "scope", values.scope))
+    elif request.scope:
         raise InvalidRequest.of("scope", "is given, but `scope_bound` is not set")
     return Question(
-        subject=convert.subject(request.subject),
-        permission=convert.permission(request.permission),
-        resource=convert.resource(request.resource),
-        tenant=convert.tenant(request.tenant),
-        groups=convert.names(request.groups, "groups", convert.group),
-        scope=frozenset(convert.names(request.scope, "scope", values.scope)) if request.scope_bound else None,
-        context=convert.context(request),
+        convert.subject(request.subject),
+        convert.permission(request.permission),
+        convert.resource(request.resource),
+        convert.tenant(request.tenant),
+        convert.names(request.groups, "groups", convert.group),
+        scope,
+        convert.context(request) if request.HasField("context") else NOTHING,
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -45,6 +45,11 @@ if TYPE_CHECKING:
 
 ALLOW_SAMPLE = 0.01
 """The share of allows that is audited unless configured otherwise."""
+
+# A member of an enum costs a look-up in Python each time, and these are looked at for every call.
+_OK: Final = Code.OK
+_DECISION: Final = AuditClass.DECISION
+_READ: Final = AuditClass.READ
 
 _NOT_A_PROXY = "the peer is not one of `server.proxies`"
 _QUIET = frozenset(
@@ -188,7 +193,7 @@ class Engine:
                 yield answer
                 handed_over = False
             self._ended_by_itself(context)
-            self._finish(row, context, Code.OK, Reason.UNSPECIFIED, started)
+            self._finish(row, context, _OK, Reason.UNSPECIFIED, self._around.monotonic() - started)
         except BaseException as fault:
             if handed_over:
                 # Not the handler's: the transport closed the stream where it was.
@@ -219,12 +224,13 @@ class Engine:
             message = self._parse(row, request)
             if row.takes_min_revision and message.min_revision:
                 await self._renew(row, context, message.min_revision, runner)
-            response = row.handler(message, context)
-            if isinstance(response, CoroutineType):
-                response = await runner.run(response, call, context.deadline)
-            answer = response if isinstance(response, bytes) else _encoded(row, context, response)
-            self._in_time(context)
-            self._finish(row, context, Code.OK, context.reason, started)
+            answer = row.handler(message, context)
+            if not isinstance(answer, bytes):
+                if isinstance(answer, CoroutineType):
+                    answer = await runner.run(answer, call, context.deadline)
+                answer = answer if isinstance(answer, bytes) else _encoded(row, context, answer)
+            ended = self._in_time(context)
+            self._finish(row, context, _OK, context.reason, ended - started)
         except BaseException as fault:  # noqa: BLE001 - whatever it is, the caller gets a status (STANDARDS U3, E2)
             return self._refuse(row, context, fault, started)
         return answer
@@ -234,14 +240,16 @@ class Engine:
             self._in_time(context)
             raise Unavailable("this replica drains", Reason.SHUTTING_DOWN)
 
-    def _in_time(self, context: Context) -> None:
-        """The deadline is looked at again after deciding (STANDARDS E3)."""
-        if self._around.monotonic() > context.deadline:
+    def _in_time(self, context: Context) -> float:
+        """The deadline is looked at again after deciding (STANDARDS E3); gives the time, monotonic."""
+        now = self._around.monotonic()
+        if now > context.deadline:
             raise DeadlineExceeded("the deadline passed")
+        return now
 
     def _context(self, row: Row, call: Call, started: float) -> Context:
         deadline = started + row.deadline_s if call.deadline is None else call.deadline
-        return Context(call, self._around.clock.now(), deadline, monotonic=self._around.monotonic)
+        return Context(call, self._around.clock.now(), deadline, self._around.monotonic)
 
     def _open(self, row: Row, context: Context, started: float) -> None:
         """Before the request is looked at: deadline, snapshot, caller."""
@@ -308,7 +316,7 @@ class Engine:
         try:
             if reason is Reason.INTERNAL:
                 around.log.fault(context.request_id, row.name, error)
-            self._finish(row, context, code, reason, started)
+            self._finish(row, context, code, reason, around.monotonic() - started)
         except Exception as second:  # noqa: BLE001 - the refusal must go out, on Envoy's rows above all (E2)
             around.log.fault(context.request_id, row.name, second)
         if row.denials is not None and not (reason in row.errors and self._asked_by_proxy(context)):
@@ -342,21 +350,21 @@ class Engine:
             retry_after=wait,
         )
 
-    def _finish(self, row: Row, context: Context, code: Code, reason: Reason, started: float) -> None:
+    def _finish(self, row: Row, context: Context, code: Code, reason: Reason, seconds: float) -> None:
         around = self._around
-        around.metrics.observe(row.name, code, reason, around.monotonic() - started)
-        if code is Code.OK and row.permission == PUBLIC and "client_id" in context.private:
+        around.metrics.observe(row.name, code, reason, seconds)
+        if code is _OK and row.permission == PUBLIC and "client_id" in context.private:
             around.failures.succeeded(context.call.peer_address, context.private["client_id"])
         if self._audited(row, context, code, reason):
             around.audit.record(_draft(row, context, reason))
 
     def _audited(self, row: Row, context: Context, code: Code, reason: Reason) -> bool:
-        if code is not Code.OK:
+        if code is not _OK:
             return self._refusal_audited(row, context, code, reason)
-        if row.audit_class is AuditClass.DECISION:
+        if row.audit_class is _DECISION:
             # Sampling is statistics, not a secret.
             return context.allowed is False or random.random() < self._around.allow_sample  # noqa: S311
-        return row.audit_class is AuditClass.READ
+        return row.audit_class is _READ
 
     @staticmethod
     def _refusal_audited(row: Row, context: Context, code: Code, reason: Reason) -> bool:

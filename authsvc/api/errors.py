@@ -51,6 +51,9 @@ class Code(IntEnum):
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
 
+    __hash__ = int.__hash__
+    """As `Reason`'s."""
+
 
 _TOKEN_REASONS = (
     Reason.TOKEN_MALFORMED,

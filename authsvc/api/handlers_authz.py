@@ -27,12 +27,13 @@ class AuthzHandlers:
 
     def check(self, request: authz_pb2.CheckRequest, context: Context) -> authz_pb2.CheckResponse | bytes:
         """Answer one question."""
+        caller, snapshot = context.caller, context.snapshot
         question = convert_authz.question(request)
-        decision = authz.check(context.snapshot, context.caller, question, now=context.now)
+        decision = authz.check(snapshot, caller, question, now=context.now)
         context.subject = question.subject
         context.decided(decision.reason, allowed=decision.allowed)
-        if EXPLAIN not in context.caller.permissions:
-            return ready.decision(decision.reason, context.snapshot.revision_text, allowed=decision.allowed)
+        if EXPLAIN not in caller.permissions:
+            return ready.decision(decision.reason, decision.allowed, snapshot.revision_text)
         response = authz_pb2.CheckResponse()
         convert_authz.put_decision(response, decision, explain=True)
         return response

@@ -45,7 +45,7 @@ class Remembered(Generic[_K, _V]):
 
 
 @lru_cache(1_024)
-def decision(reason: Reason, revision: str, *, allowed: bool) -> bytes:
+def decision(reason: Reason, allowed: bool, revision: str) -> bytes:  # noqa: FBT001 - a keyword costs a cache more
     """CheckResponse without what only those may read who hold `authsvc.authz:explain`."""
     return authz_pb2.CheckResponse(
         decision=types_pb2.DECISION_ALLOW if allowed else types_pb2.DECISION_DENY,

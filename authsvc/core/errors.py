@@ -82,6 +82,9 @@ class Reason(IntEnum):
     LIMIT_CAPPED = 93
     SERVICE_NOT_FOUND = 94
 
+    __hash__ = int.__hash__
+    """Equal numbers have equal hashes; and Enum's own is a function in Python, called for each look into a mapping."""
+
     @property
     def text(self) -> str:
         """The form for people and JSON lines: lower case, no prefix, e.g. `token_expired`."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from authsvc.core import values
 from authsvc.core.bindings import Binding, BindingIndex, Entry, binding_id
 from authsvc.core.conditions import Condition, ConditionFailed, check_condition
 from authsvc.core.errors import FieldViolation, InvalidRequest, Reason
 from authsvc.core.limits import LimitRules
-from authsvc.core.patterns import is_pattern, resource_matcher
+from authsvc.core.patterns import resource_matcher
 from authsvc.core.policy_check import binding_fault
 from authsvc.core.policy_document import PolicyDocument
 from authsvc.core.policy_tables import Effect, effects_of, group_tables, scope_table
@@ -54,7 +54,8 @@ class CompiledPolicy:
         return role in self.document.roles or role in BUILTIN_ROLES
 
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""The context of a question without one."""
 
 
 class Question(NamedTuple):
@@ -72,7 +73,7 @@ class Question(NamedTuple):
     tenant: str = ""
     groups: tuple[str, ...] = ()
     scope: frozenset[str] | None = None
-    context: Mapping[str, Any] = _NOTHING
+    context: Mapping[str, Any] = NOTHING
     token: Mapping[str, Any] | None = None
     request: Mapping[str, Any] | None = None
 
@@ -100,6 +101,9 @@ class Decision(NamedTuple):
 
 
 _NO_GROUPS: frozenset[str] = frozenset()
+# A member of an enum costs a look-up in Python each time, and a decision looks at these in its loop.
+_ALLOW: Final = Effect.ALLOW
+_DENY: Final = Effect.DENY
 
 _INVALID = Decision(allowed=False, reason=Reason.QUESTION_INVALID)
 _UNDECLARED = Decision(allowed=False, reason=Reason.PERMISSION_UNDECLARED)
@@ -158,27 +162,27 @@ def _resource(text: str, path: str) -> str:
 
 def decide(policy: CompiledPolicy, bindings: BindingIndex, question: Question, *, now: int) -> Decision:
     """Answer one question at `now` (unix seconds). Never raises: a question that asks nothing is denied."""
-    effects = policy.effects.get(question.permission)
+    subject, permission, resource, tenant, _, scope, _, token, _ = question
+    effects = policy.effects.get(permission)
     if not _is_well_formed(question, declared=effects is not None):
         return _INVALID
     if effects is None:
         return _UNDECLARED
-    if question.token is not None and question.tenant != question.token.get("tenant", ""):
+    if token is not None and tenant != token.get("tenant", ""):
         return _TENANT
-    is_service = question.permission in SERVICE_PERMISSIONS
-    if question.scope is not None and not is_service and not _covers(policy, question):
+    is_service = permission in SERVICE_PERMISSIONS
+    if scope is not None and not is_service and not _covers(policy, question):
         return _SCOPE
     asked = _Asked(policy, question, now)
     allowed: tuple[str, Entry] | None = None
-    tenant, resource = question.tenant, question.resource
     # The service's own permissions are held by the subject itself, never by its groups.
-    for holder in (question.subject, *(() if is_service else asked.groups)):
+    for holder in (subject,) if is_service else (subject, *asked.groups):
         for entry in bindings.candidates(holder, tenant, resource):
             effect = effects.get(entry[0].role)
-            if effect is None or (effect is Effect.ALLOW and allowed is not None):
+            if effect is None or (effect is _ALLOW and allowed is not None):
                 continue
             if asked.matches(entry, effect):
-                if effect is Effect.DENY:
+                if effect is _DENY:
                     return Decision(allowed=False, reason=Reason.DENIED_BY_ROLE, holder=holder, entry=entry)
                 allowed = (holder, entry)
     return _NO_BINDING if allowed is None else Decision(True, Reason.ALLOWED, *allowed)
@@ -224,24 +228,28 @@ def service_permissions(
 class _Asked:
     """One question while it is decided: its holders and the outcome of each condition, found once."""
 
-    __slots__ = ("_outcomes", "_question", "_variables", "groups", "now")
+    __slots__ = ("_now", "_outcomes", "_question", "_variables", "groups")
 
     def __init__(self, policy: CompiledPolicy, question: Question, now: int) -> None:
-        self.now = now
         self.groups = _groups(policy, question)
+        self._now = now
         self._question = question
         self._variables: dict[str, object] | None = None
         self._outcomes: dict[str, bool | None] = {}
 
     def matches(self, entry: Entry, effect: Effect) -> bool:
         """Whether a binding with this effect counts: tenant, expiry, resource, then condition."""
-        kind, resource, expire_time = entry
-        if kind.tenant and kind.tenant != self._question.tenant:
+        kind, pattern, expire_time = entry
+        tenant = kind.tenant
+        if tenant and tenant != self._question.tenant:
             return False
-        if expire_time is not None and expire_time <= self.now:
+        if expire_time is not None and expire_time <= self._now:
             return False
-        if resource and not _resource_matches(resource, self._question.resource):
-            return False
+        if pattern:
+            resource = self._question.resource
+            # A binding with a resource never matches a question without one.
+            if not resource or not (resource_matcher(pattern)(resource) if "*" in pattern else pattern == resource):
+                return False
         if kind.program is None:
             return True
         if kind.condition not in self._outcomes:
@@ -289,20 +297,16 @@ def _variables(question: Question, groups: frozenset[str]) -> dict[str, object]:
 
 def _is_well_formed(question: Question, *, declared: bool) -> bool:
     """Whether the question asks something: no wildcard, no control character, a subject of the form kind:name."""
-    kind, _, name = question.subject.partition(":")
+    subject, permission, resource, tenant, groups, scope, context, _, _ = question
+    kind, _, name = subject.partition(":")
     if not kind or not name:
         return False
-    texts = [question.subject, question.resource, question.tenant]
-    if not declared:
-        texts.append(question.permission)
-    if question.groups:
-        texts += question.groups
-    if question.scope:
-        texts += question.scope
-    text = " ".join(texts)
-    if is_pattern(text) or (not text.isprintable() and values.has_control(text)):
+    text = f"{subject}{resource}{tenant}"
+    if not declared or groups or scope:
+        text = "".join((text, permission, *groups, *(scope or ())))
+    if "*" in text or (not text.isprintable() and values.has_control(text)):
         return False
-    return not question.context or RESERVED_CONTEXT.isdisjoint(question.context)
+    return not context or RESERVED_CONTEXT.isdisjoint(context)
 
 
 def _covers(policy: CompiledPolicy, question: Question) -> bool:
@@ -312,10 +316,3 @@ def _covers(policy: CompiledPolicy, question: Question) -> bool:
         return not policy.scopes
     covered = policy.scopes
     return any(question.permission in covered.get(name, ()) for name in scope)
-
-
-def _resource_matches(pattern: str, resource: str) -> bool:
-    """A binding with a resource never matches a question without one."""
-    if not resource:
-        return False
-    return resource_matcher(pattern)(resource) if is_pattern(pattern) else pattern == resource

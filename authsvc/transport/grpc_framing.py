@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -36,16 +36,22 @@ _UNITS: Mapping[int, float] = {
 _PAIR_BYTES = 32
 _GRPC_MESSAGE_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
-_AUTHORIZATION, _TIMEOUT, _CONTENT_TYPE, _ENCODING, _CERTIFICATE = range(1, 6)
-_READ: Mapping[bytes, int] = {
-    b"authorization": _AUTHORIZATION,
-    b"grpc-timeout": _TIMEOUT,
-    b"content-type": _CONTENT_TYPE,
-    b"grpc-encoding": _ENCODING,
-    b"x-forwarded-client-cert": _CERTIFICATE,
-}
+_GRPC: Final = b"application/grpc"
+_GRPC_KINDS: Final = (b"application/grpc+", b"application/grpc;")
+_IDENTITY_ENCODING: Final = b"identity"
 _NOT_METADATA = frozenset(
-    {*_READ, b"te", b"host", b"content-length", b"grpc-accept-encoding", b"x-envoy-external-address"}
+    {
+        b"authorization",
+        b"grpc-timeout",
+        b"content-type",
+        b"grpc-encoding",
+        b"x-forwarded-client-cert",
+        b"te",
+        b"host",
+        b"content-length",
+        b"grpc-accept-encoding",
+        b"x-envoy-external-address",
+    }
 )
 """What belongs to HTTP, gRPC or Envoy, and what the transport has read already."""
 
@@ -68,41 +74,34 @@ class CompressionRefused(InvalidRequest):
 
 
 class Head:
-    """What a transport reads of a request's headers, in one pass."""
+    """What a transport reads of a request's headers."""
 
     __slots__ = ("authorization", "certificate", "is_grpc", "metadata", "timeout")
 
-    def __init__(self, headers: Iterable[Header]) -> None:
+    def __init__(self, headers: Sequence[Header]) -> None:
         """Raises Exhausted where they are too many bytes, CompressionRefused, InvalidRequest."""
-        self.authorization: tuple[str, ...] = ()
-        self.certificate = b""
-        self.is_grpc = False
-        self.timeout: float | None = None
-        self.metadata = Metadata(headers)
-        size = 0
-        for name, value in headers:
-            size += len(name) + len(value) + _PAIR_BYTES
-            match _READ.get(name):
-                case None:
-                    continue
-                case 1:
-                    self.authorization = (*self.authorization, value.decode("latin-1"))
-                case 2:
-                    self.timeout = parse_timeout(value)
-                case 3:
-                    self.is_grpc = value == b"application/grpc" or value.startswith(
-                        (b"application/grpc+", b"application/grpc;")
-                    )
-                case 4 if value != b"identity":
-                    raise _compressed()
-                case 5:
-                    self.certificate = value
+        found = dict(headers)
+        size = len(b"".join(found)) + len(b"".join(found.values())) + _PAIR_BYTES * len(headers)
+        authorization = found.get(b"authorization")
+        self.authorization: tuple[str, ...] = () if authorization is None else (authorization.decode("latin-1"),)
+        if len(found) != len(headers):
+            # Of a name that came more than once, `found` holds the last value only.
+            size = sum(len(name) + len(value) + _PAIR_BYTES for name, value in headers)
+            self.authorization = tuple(v.decode("latin-1") for name, v in headers if name == b"authorization")
         if size > METADATA_BYTES:
             raise Exhausted(
                 f"the metadata holds more than {METADATA_BYTES} bytes",
                 Reason.REQUEST_TOO_LARGE,
                 metadata={"limit_bytes": str(METADATA_BYTES)},
             )
+        timeout = found.get(b"grpc-timeout")
+        self.timeout = None if timeout is None else parse_timeout(timeout)
+        kind = found.get(b"content-type", b"")
+        self.is_grpc = kind == _GRPC or kind.startswith(_GRPC_KINDS)
+        if found.get(b"grpc-encoding", _IDENTITY_ENCODING) != _IDENTITY_ENCODING:
+            raise _compressed()
+        self.certificate = found.get(b"x-forwarded-client-cert", b"")
+        self.metadata = Metadata(headers)
 
 
 class Metadata(Mapping[str, str | bytes]):
@@ -110,7 +109,7 @@ class Metadata(Mapping[str, str | bytes]):
 
     __slots__ = ("_decoded", "_headers")
 
-    def __init__(self, headers: Iterable[Header]) -> None:
+    def __init__(self, headers: Sequence[Header]) -> None:
         self._headers = headers
         self._decoded: dict[str, str | bytes] | None = None
 
@@ -185,19 +184,27 @@ async def messages(receive: Receive, most: int) -> AsyncIterator[Received]:
         raise InvalidRequest.of("", "the call ended within a message", Reason.REQUEST_UNDECODABLE)
 
 
-async def one_message(receive: Receive, most: int) -> Received:
-    """The single message of a call; raises as `messages`, and InvalidRequest where it is not exactly one."""
-    event = await receive()
+def whole_message(event: Event, most: int) -> Received | None:
+    """The message of a call whose one event is its first and last, as nearly every call's is; None for any other.
+
+    Raises CompressionRefused.
+    """
     body: bytes = event.get("body", b"")
-    if not event.get("more_body", False) and len(body) >= PREFIX_BYTES and event["type"] == "http.request":
-        # Nearly every call: the whole message came with its end.
-        size = _size(body)
-        if size > most:
-            return Unread(size)
-        if size + PREFIX_BYTES == len(body):
-            return body[PREFIX_BYTES:]
+    if event.get("more_body", False) or len(body) < PREFIX_BYTES or event["type"] != "http.request":
+        return None
+    size = _size(body)
+    if size > most:
+        return Unread(size)
+    return body[PREFIX_BYTES:] if size + PREFIX_BYTES == len(body) else None
+
+
+async def one_message(receive: Receive, most: int, first: Event | None = None) -> Received:
+    """The single message of a call, whose `first` event may have come already.
+
+    Raises as `messages`, and InvalidRequest where it is not exactly one.
+    """
     found: Received | None = None
-    async for message in messages(_again(event, receive), most):
+    async for message in messages(receive if first is None else _again(first, receive), most):
         if found is not None:
             raise _not_one()
         found = message

@@ -11,12 +11,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any, Final
 
 from google.rpc import status_pb2
 
-from authsvc.api.calls import Call, Refusal
+from authsvc.api.calls import Call, Received, Refusal
 from authsvc.api.engine import Engine, State
 from authsvc.api.errors import Code
 from authsvc.api.method_table import Kind, Row
@@ -45,7 +44,10 @@ _IDENTITIES: Mapping[Peers, Callable[[str, bytes], tuple[str, ...]]] = {
 }
 """From the peer's address and `x-forwarded-client-cert` to who it is."""
 
+_UNARY: Final = Kind.UNARY
+
 Send = Callable[[Event], Awaitable[None]]
+Events = tuple[Event, ...]
 Scope = dict[str, Any]
 
 
@@ -98,46 +100,57 @@ class GrpcApplication:
         self._in_flight += counted
         try:
             if row is None or scope["query_string"] or scope["method"] != "POST":
-                await self._unknown(scope, send)
-            elif row.kind is Kind.UNARY:
-                await self._unary(row, scope, receive, send)
+                events = self._unknown(scope)
+            elif row.kind is _UNARY:
+                events = await self._unary(row, scope, receive)
             else:
-                await self._stream(row, scope, receive, send)
-        except ClientLeft:
+                events = await self._stream(row, scope, receive, send)
+            for event in events:
+                await send(event)
+        except Exception:  # noqa: BLE001 - the caller left: ours, or pyvoy's ClientDisconnectedError, which is not public
             return
         finally:
             self._in_flight -= counted
-            self._tell_if_quiet()
+            if self._quiet is not None:
+                self._tell_if_quiet()
 
-    async def _unary(self, row: Row, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(row.name)
+    async def _unary(self, row: Row, scope: Scope, receive: Receive) -> Events:
+        call: Call | None = None
         try:
             head = Head(scope["headers"])
             if not head.is_grpc:
-                return await _tell(send, *framing.NOT_GRPC)
+                return framing.NOT_GRPC
             call = self._call(row, scope, head)
             self._admit()
-            limit = time.monotonic() + row.deadline_s if call.deadline is None else call.deadline
-            request = await framing.one_message(self._in_time(receive, limit), row.max_bytes)
+            request = await self._request(row, receive, call.deadline)
             answer = await self._engine.answer(row, call, request, self._runner)
         except ClientLeft:
             raise
         except BaseException as fault:  # noqa: BLE001 - the caller gets a status, whatever it is (STANDARDS U3, E2)
-            answer = self._refused(row, call, fault)
+            answer = self._refused(row, call or Call(row.name), fault)
         if isinstance(answer, bytes):
-            body: Event = {"type": "http.response.body", "body": framing.framed(answer)}
-            return await _tell(send, framing.START, body, framing.OK)
-        return await _tell(send, framing.START, framing.EMPTY, framing.trailers(answer))
+            return (framing.START, {"type": "http.response.body", "body": framing.framed(answer)}, framing.OK)
+        return (framing.START, framing.EMPTY, framing.trailers(answer))
 
-    async def _stream(self, row: Row, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _request(self, row: Row, receive: Receive, deadline: float | None) -> Received:
+        """The message of a unary call, within its deadline (monotonic) or else the row's."""
+        limit = time.monotonic() + row.deadline_s if deadline is None else deadline
+        event = await self._event(receive, limit)
+        whole = framing.whole_message(event, row.max_bytes)
+        if whole is not None:
+            return whole
+        return await framing.one_message(lambda: self._event(receive, limit), row.max_bytes, event)
+
+    async def _stream(self, row: Row, scope: Scope, receive: Receive, send: Send) -> Events:
+        """Sends what comes of the stream; gives the events that end it."""
         loop = asyncio.get_running_loop()
         stream, call, started = Stream(loop), Call(row.name), False
         end = framing.OK
         try:
             head = Head(scope["headers"])
             if not head.is_grpc:
-                return await _tell(send, *framing.NOT_GRPC)
-            call = replace(self._call(row, scope, head), cancelled=stream.ended, on_end=stream.on_end)
+                return framing.NOT_GRPC
+            call = self._call(row, scope, head)._replace(cancelled=stream.ended, on_end=stream.on_end)
             with self._streams.holding(stream, row, call.peer_address):
                 if call.deadline is not None:
                     _end_at(call.deadline, stream)
@@ -147,11 +160,9 @@ class GrpcApplication:
                         if isinstance(answer, Refusal):
                             end = framing.trailers(answer)
                             break
-                        if not started:
-                            await _send(send, framing.START)
-                            started = True
                         body = {"type": "http.response.body", "body": framing.framed(answer), "more_body": True}
-                        await _send(send, body)
+                        await _tell(send, *(() if started else (framing.START,)), body)
+                        started = True
         except ClientLeft:
             raise
         except BaseException as fault:  # noqa: BLE001 - as for unary calls
@@ -159,7 +170,7 @@ class GrpcApplication:
             end = framing.OK if isinstance(refused, bytes) else framing.trailers(refused)
         finally:
             self._half_closed.pop(stream, None)
-        return await _tell(send, *(() if started else (framing.START,)), framing.EMPTY, end)
+        return (*(() if started else (framing.START,)), framing.EMPTY, end)
 
     async def _read(self, row: Row, stream: Stream, receive: Receive) -> None:
         """Give the caller's messages in, then leave it to the heartbeat to notice that it left."""
@@ -180,25 +191,24 @@ class GrpcApplication:
         await stream.give(None)
         return None
 
-    async def _unknown(self, scope: Scope, send: Send) -> None:
+    def _unknown(self, scope: Scope) -> Events:
         is_grpc = any(
             name == b"content-type" and value.startswith(b"application/grpc") for name, value in scope["headers"]
         )
-        if is_grpc:
-            await _tell(send, framing.START, framing.EMPTY, framing.trailers(self._engine.unknown()))
-        else:
-            await _tell(send, *framing.NOT_GRPC)
+        if not is_grpc:
+            return framing.NOT_GRPC
+        return (framing.START, framing.EMPTY, framing.trailers(self._engine.unknown()))
 
     def _call(self, row: Row, scope: Scope, head: Head) -> Call:
         client = scope["client"]
         address = client[0] if client else ""
         return Call(
-            method=row.name,
-            peer_address=address,
-            peer_identities=self._identities(address, head.certificate),
-            authorization=head.authorization,
-            metadata=head.metadata,
-            deadline=None if head.timeout is None else time.monotonic() + head.timeout,
+            row.name,
+            address,
+            self._identities(address, head.certificate),
+            head.authorization,
+            head.metadata,
+            None if head.timeout is None else time.monotonic() + head.timeout,
         )
 
     def _admit(self) -> None:
@@ -220,26 +230,21 @@ class GrpcApplication:
             return Refusal(status.code, refused.message, status.SerializeToString())
         return refused
 
-    def _in_time(self, receive: Receive, limit: float) -> Receive:
-        """`receive` that ends with DeadlineExceeded, at the next sweep, once `limit` (monotonic) has passed.
+    async def _event(self, receive: Receive, limit: float) -> Event:
+        """The next event; DeadlineExceeded, at the next sweep, once `limit` (monotonic) has passed.
 
         A timer for each call would cost as much as reading it.
         """
-
-        async def read() -> Event:
-            future = receive()
-            # pyvoy gives futures, and no other awaitable can be ended from outside.
-            if not isinstance(future, asyncio.Future):
-                return await future
-            event: Event
-            self._reading[future] = limit
-            try:
-                event = await future
-            finally:
-                del self._reading[future]
-            return event
-
-        return read
+        coming = receive()
+        # pyvoy gives futures, and no other awaitable can be ended from outside.
+        if not isinstance(coming, asyncio.Future):
+            return await coming
+        self._reading[coming] = limit
+        try:
+            event: Event = await coming
+        finally:
+            del self._reading[coming]
+        return event
 
     async def _sweep(self) -> None:
         while True:
@@ -297,17 +302,10 @@ async def _end_if_left(stream: Stream, receive: Receive) -> None:
         stream.end()
 
 
-async def _send(send: Send, event: Event) -> None:
-    try:
-        await send(event)
-    except Exception as gone:
-        # pyvoy's ClientDisconnectedError; its type is not part of its interface.
-        raise ClientLeft from gone
-
-
 async def _tell(send: Send, *events: Event) -> None:
     try:
         for event in events:
             await send(event)
     except Exception as gone:
+        # pyvoy's ClientDisconnectedError; its type is not part of its interface.
         raise ClientLeft from gone

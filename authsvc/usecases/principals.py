@@ -61,7 +61,7 @@ class Principal:
 
     def require_tenant(self, tenant: str) -> None:
         """Raise PermissionDenied where the tenant is not the caller's to name."""
-        if not self.may_speak_of(tenant):
+        if tenant and tenant not in self.client.tenants and not self.may_speak_of(tenant):
             self.require(CROSS_BOUNDARY)
 
     def require_domain(self, domain: str) -> None:

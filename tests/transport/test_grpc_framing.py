@@ -127,6 +127,14 @@ def test_metadata_has_a_cap_with_the_cost_of_each_pair() -> None:
         framing.Head([(b"a", b"")] * 500)
 
 
+@pytest.mark.standard("U3")
+def test_a_header_that_came_twice_counts_twice_and_is_not_lost() -> None:
+    head = framing.Head([(b"authorization", b"Bearer a"), (b"x", b"1"), (b"authorization", b"Bearer b")])
+    assert head.authorization == ("Bearer a", "Bearer b")
+    with pytest.raises(Exhausted):
+        framing.Head([(b"a", b"b" * 2_000)] * 10)
+
+
 def test_binary_metadata_comes_with_or_without_padding() -> None:
     head = framing.Head([(b"a-bin", b"AP8"), (b"b-bin", b"AP8="), (b"c-bin", b"*"), (b"te", b"trailers")])
     assert dict(head.metadata) == {"a-bin": b"\x00\xff", "b-bin": b"\x00\xff", "c-bin": b"*"}
