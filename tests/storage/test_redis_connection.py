@@ -95,6 +95,29 @@ async def test_what_one_turn_of_the_loop_asks_goes_out_together_and_each_gets_it
 
 @pytest.mark.standard("R7")
 @pytest.mark.asyncio
+async def test_a_reply_that_comes_after_its_deadline_reaches_no_call_that_came_later() -> None:
+    slow = asyncio.Event()
+
+    async def hesitate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = 0
+        while data := await reader.read(65536):
+            await slow.wait()
+            for _ in range(data.count(b"PING")):
+                writer.write(f":{number}\r\n".encode())
+                number += 1
+        writer.close()
+
+    async with connected(hesitate) as connection:
+        connection.limit_time(0.01, 5.0)
+        late = [connection.call(("PING",)) for _ in range(3)]
+        assert [await code(call) for call in late] == [TIMED_OUT] * 3
+        connection.limit_time(5.0, 25.0)
+        slow.set()
+        assert await asyncio.gather(*(connection.call(("PING",)) for _ in range(3))) == [3, 4, 5]
+
+
+@pytest.mark.standard("R7")
+@pytest.mark.asyncio
 @pytest.mark.parametrize("said", [b"garbage\r\n", b":1\r\n:2\r\n"])
 async def test_a_store_that_says_what_was_not_asked_is_given_up(said: bytes) -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
