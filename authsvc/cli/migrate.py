@@ -28,7 +28,7 @@ def migrate(
     A record of a newer release that this one can use is left as it is; one that it cannot use is exit code 2.
     """
     chosen = load_config(config, context.args)
-    from authsvc.bootstrap.first_start import DATABASE_FILE, prepare_directory
+    from authsvc.bootstrap.first_start import DATABASE_FILE, key_encryption_key, prepare_directory
     from authsvc.core.errors import AuthsvcError, Unavailable
     from authsvc.storage.data_directory import data_directory
     from authsvc.storage.sql.directory_lock import DataDirectoryLock
@@ -41,6 +41,9 @@ def migrate(
         if is_file:
             prepare_directory(directory)
         with DataDirectoryLock(directory) if is_file else nullcontext():
+            if is_file and chosen.keys.kek is None:
+                # Before the tables: a record without the key that is generated beside it looks like one that lost it.
+                key_encryption_key(chosen, directory)
             url = chosen.record.url or f"sqlite:///{directory / DATABASE_FILE}"
             before, after = bring_up(url, chosen.record.password_file)
     except Unavailable as error:
