@@ -58,6 +58,7 @@ def serve(
     from authsvc.core.errors import AuthsvcError
     from authsvc.storage.data_directory import data_directory
     from authsvc.storage.sql.directory_lock import DataDirectoryLock
+    from authsvc.transport.scheduling import work_in_batches
     from authsvc.transport.tls import limit_grpcio
 
     directory = data_directory(os.environ)
@@ -66,6 +67,7 @@ def serve(
         print(f"authsvc: warning: {text}", file=sys.stderr)
     limit_grpcio(os.environ, chosen.server.tls.min_version)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    work_in_batches()
     os.umask(0o077)  # the record is this user's alone
     try:
         prepare_directory(directory)
