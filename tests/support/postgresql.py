@@ -126,6 +126,15 @@ class Postgres:
             done = connection.execute(statement.encode(), values or None)
             return done.fetchall() if done.description else []
 
+    @contextmanager
+    def transaction(self, database: str, statement: str) -> Iterator[None]:
+        """A transaction of somebody else that has run a statement, and stays open."""
+        with psycopg.connect(
+            host=str(self.folder), port=self.port, user=USER, password=PASSWORD, dbname=database
+        ) as connection:
+            connection.execute(statement.encode())
+            yield
+
     def database(self) -> str:
         """An empty database of a new name."""
         name = f"record_{os.getpid()}_{next(_COUNT)}"

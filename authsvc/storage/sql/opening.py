@@ -34,6 +34,8 @@ _PLAIN = b"this record's key-encryption key"
 _RECORD_ID_BYTES = 4
 _TURN_SECONDS = 60.0
 """How long a migration gives way to the statements of others again and again, before it gives up."""
+_PAUSE_SECONDS = 1.0
+"""How long those statements have the tables for themselves in between."""
 
 _T = TypeVar("_T")
 
@@ -109,6 +111,7 @@ def _in_turn(engine: Engine, work: Callable[[Connection], _T]) -> _T:
         except Unavailable as error:
             if not dialects.gave_way(error) or time.monotonic() > end:
                 raise
+        time.sleep(_PAUSE_SECONDS)
 
 
 @contextlib.contextmanager

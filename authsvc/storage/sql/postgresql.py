@@ -40,6 +40,8 @@ _MIGRATING = {
     "statement_timeout": "60s",
     "idle_in_transaction_session_timeout": "60s",
 }
+_TABLE_LOCK_TIMEOUT = "500ms"
+"""How long a migration waits for a table that is in use, before it gives way and tries again."""
 _MIGRATION_SECONDS = 70.0
 _MIGRATION_LOCK = 0x61757468737663
 """The advisory lock of whoever brings the schema up: the bytes of `authsvc`."""
@@ -108,8 +110,8 @@ def alone(connection: Connection) -> Iterator[None]:
         for name, value in _MIGRATING.items():
             connection.exec_driver_sql("SELECT set_config(%s, %s, true)", (name, value))
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-        # Whoever waits for a table's strongest lock holds up all who come after, so it waits no longer than they may.
-        connection.exec_driver_sql("SELECT set_config('lock_timeout', %s, true)", (_SESSION["lock_timeout"],))
+        # Whoever waits for a table's strongest lock holds up all who come after.
+        connection.exec_driver_sql("SELECT set_config('lock_timeout', %s, true)", (_TABLE_LOCK_TIMEOUT,))
         if connection.exec_driver_sql("SHOW server_encoding").scalar() != "UTF8":
             raise InvalidRequest.of("record.url", "names a database whose encoding is not UTF8")
         yield
