@@ -1,6 +1,7 @@
 """Keys, clients, policies and bindings.
 
-Owns: the conversion of the administrative services' messages. May import: `core`, `usecases`, `v1`, `api.convert`.
+Owns: the conversion of the administrative services' messages. May import: `core`, `ports`, `usecases`, `v1`,
+`api.convert`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from authsvc.core.clients import Client
 from authsvc.core.errors import InvalidRequest
 from authsvc.core.jose import Algorithm
 from authsvc.core.keys import KeyRecord, KeyState
+from authsvc.core.values import Revision
+from authsvc.ports.replicas import Replica
 from authsvc.usecases.clients import DEFAULT_OVERLAP, MAX_OVERLAP, NewSecret
 from authsvc.usecases.policies import wanted_grant
 from authsvc.v1 import client_admin_pb2, key_admin_pb2, policy_admin_pb2, types_pb2
@@ -100,6 +103,18 @@ def key_message(key: KeyRecord) -> key_admin_pb2.Key:
     convert.put_time(message, "retire_time", key.retire_time)
     convert.put_time(message, "expire_time", key.expire_time)
     convert.put_time(message, "revoke_time", key.revoke_time)
+    return message
+
+
+def replica_message(replica: Replica, holding: Revision) -> key_admin_pb2.Replica:
+    """A replica, with how many of its watchers hold a revision of the same record."""
+    message = key_admin_pb2.Replica(
+        replica_id=replica.replica_id,
+        revision=str(Revision(holding.record, *replica.revision)),
+        watchers=replica.watchers,
+        acknowledged=replica.holding(holding.order),
+    )
+    convert.put_microseconds(message.age, round(replica.age * 1_000_000))
     return message
 
 

@@ -11,6 +11,7 @@ from authsvc.api import convert, convert_admin
 from authsvc.api.pages import PageTokens, page_size
 from authsvc.core import values
 from authsvc.core.errors import InvalidRequest
+from authsvc.core.values import Revision
 from authsvc.v1 import client_admin_pb2, key_admin_pb2, policy_admin_pb2
 
 if TYPE_CHECKING:
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
     from authsvc.usecases.clients import Clients
     from authsvc.usecases.keys import Keys
     from authsvc.usecases.policies import Policies
+    from authsvc.usecases.propagation import Propagation
 
 
 class KeyAdminHandlers:
     """KeyAdminService."""
 
-    def __init__(self, keys: Keys, pages: PageTokens) -> None:
+    def __init__(self, keys: Keys, propagation: Propagation, pages: PageTokens) -> None:
         self._keys = keys
+        self._propagation = propagation
         self._pages = pages
 
     def list_keys(self, request: key_admin_pb2.ListKeysRequest, context: Context) -> key_admin_pb2.ListKeysResponse:
@@ -77,11 +80,30 @@ class KeyAdminHandlers:
             deadline=context.deadline,
         )
         response = key_admin_pb2.RevokeKeyResponse(
-            revoked_kids=revoked.kids, active_kid=revoked.active_kid, revision=str(revoked.revision)
+            revoked_kids=revoked.kids,
+            active_kid=revoked.active_kid,
+            watchers=revoked.spread.watchers,
+            acknowledged=revoked.spread.acknowledged,
+            revision=str(revoked.revision),
         )
         convert.put_time(response, "not_before", revoked.not_before)
         convert.put_time(response, "offline_until", revoked.offline_until)
         return response
+
+    async def get_propagation(
+        self, request: key_admin_pb2.GetPropagationRequest, context: Context
+    ) -> key_admin_pb2.GetPropagationResponse:
+        """Who holds a revision, replica by replica."""
+        snapshot = context.snapshot
+        holding = Revision(snapshot.revision.record, *snapshot.keys_version)
+        if request.holding:
+            holding = Revision.parse(request.holding, "holding")
+        if holding.record != snapshot.revision.record:
+            raise InvalidRequest.of("holding", "is a revision of another record")
+        found = await self._propagation.replicas()
+        return key_admin_pb2.GetPropagationResponse(
+            replicas=[convert_admin.replica_message(replica, holding) for replica in found], holding=str(holding)
+        )
 
 
 class ClientAdminHandlers:

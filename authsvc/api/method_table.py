@@ -132,6 +132,7 @@ METHODS: tuple[Method, ...] = (
     Method(f"{_V1}.KeyAdminService/ListKeys", "authsvc.keys:list", _READ),
     Method(f"{_V1}.KeyAdminService/RotateKey", "authsvc.keys:rotate", _WRITE, WRITE_SECONDS),
     Method(f"{_V1}.KeyAdminService/RevokeKey", "authsvc.keys:revoke", _WRITE, WRITE_SECONDS),
+    Method(f"{_V1}.KeyAdminService/GetPropagation", "authsvc.keys:list", _READ),
     Method(f"{_V1}.ClientAdminService/CreateClient", "authsvc.clients:create", _WRITE, WRITE_SECONDS),
     Method(f"{_V1}.ClientAdminService/ListClients", "authsvc.clients:list", _READ),
     Method(f"{_V1}.ClientAdminService/RotateClientSecret", "authsvc.clients:rotate_secret", _WRITE, WRITE_SECONDS),

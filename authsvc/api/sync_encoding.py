@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from google.protobuf.duration_pb2 import Duration
-
-from authsvc.api import convert_sync
+from authsvc.api import convert, convert_sync
 from authsvc.state.history import Position
 from authsvc.v1 import sync_pb2
 
@@ -63,7 +61,7 @@ class SyncEncoding:
         self._issuer = issuer
         self._now = now
         self._most_marks = max_bytes // MARK_BYTES
-        self._max_stale = sync_pb2.WatchResponse(max_stale=_duration(max_stale)).SerializeToString()
+        self._max_stale = max_stale
         self._target: Position | None = None
         self._made: dict[tuple[object, ...], bytes | None] = {}
         self._parts = Parts()
@@ -76,7 +74,10 @@ class SyncEncoding:
 
     def age(self, seconds: float) -> bytes:
         """What each response is to end with: the age of its state, and how stale it may become."""
-        return self._max_stale + sync_pb2.WatchResponse(age=_duration(seconds)).SerializeToString()
+        end = sync_pb2.WatchResponse()
+        convert.put_microseconds(end.max_stale, round(self._max_stale * _MICROSECONDS))
+        convert.put_microseconds(end.age, round(seconds * _MICROSECONDS))
+        return end.SerializeToString()
 
     def heartbeat(self, target: Snapshot) -> bytes:
         """Nothing changed."""
@@ -160,8 +161,3 @@ def _body(target: Snapshot, **response: object) -> bytes:
         **response,  # type: ignore[arg-type]  # one of the oneof's messages
     ).SerializeToString()
     return body
-
-
-def _duration(seconds: float) -> Duration:
-    whole, micros = divmod(round(seconds * _MICROSECONDS), _MICROSECONDS)
-    return Duration(seconds=whole, nanos=micros * 1_000)

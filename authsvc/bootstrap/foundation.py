@@ -33,6 +33,7 @@ from authsvc.usecases.clients import Clients
 from authsvc.usecases.keyring import Keyring
 from authsvc.usecases.keys import KeyFactory, Keys
 from authsvc.usecases.policies import Policies
+from authsvc.usecases.propagation import Propagation
 from authsvc.usecases.revocations import Revocations
 from authsvc.usecases.tokens import Tokens
 from authsvc.usecases.writes import Writer
@@ -90,6 +91,7 @@ class Foundation:
     tail: Tail
     keyring: Keyring
     keys: Keys
+    propagation: Propagation
     clients: Clients
     policies: Policies
     revocations: Revocations
@@ -149,7 +151,8 @@ def _founded(
     factory = KeyFactory(kek, mac_key, config.schedule, partial(secrets.token_bytes, NONCE_BYTES))
     tail_of: list[Tail] = []
     writer = Writer(record, lambda: tail_of[0], log.audit if config.audit.stdout else _keep_quiet)
-    keys = Keys(writer, factory, config.keys.algorithm, record.issuer)
+    propagation = Propagation(record, config.record.max_age)
+    keys = Keys(writer, factory, config.keys.algorithm, record.issuer, propagation)
     clients = Clients(
         writer,
         max_token_ttl=config.tokens.max_ttl,
@@ -182,6 +185,7 @@ def _founded(
         tail=tail,
         keyring=keyring,
         keys=keys,
+        propagation=propagation,
         clients=clients,
         policies=policies,
         revocations=Revocations(

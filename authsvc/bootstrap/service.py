@@ -78,20 +78,23 @@ class AuthorizationService:
             config, foundation.clock, foundation.record.secret("pseudonyms"), self._log.event, lambda: config.processes
         )
         self._key_sets = KeySets(config.schedule, random.random)
+        replica_id = f"replica-{random_id()}"
+        self._syncing = Syncing(foundation, replica_id, self._key_sets, self._log.event)
         self._counting = count_by(
             config, foundation.clock, foundation.record.secret("pseudonyms"), self._log.event, lambda: config.processes
         )
         self._tls: LiveTls | None = None
-        self._metrics = Metrics((*_gauges(foundation, self._counting), *self._tls_gauges()), __version__)
+        self._metrics = Metrics(
+            (*_gauges(foundation, self._counting), *self._syncing.gauges(), *self._tls_gauges()), __version__
+        )
         self._tracing = tracing(environment, __version__)
         self.audit = AuditLog(
             foundation.record,
-            replica_id := f"replica-{random_id()}",
+            replica_id,
             foundation.clock,
             echo=self._log.audit if config.audit.stdout else None,
             tell=self._log.event,
         )
-        self._syncing = Syncing(foundation, replica_id, self._key_sets, self._log.event)
         services = self._services()
         self.health = Health(service.descriptor.full_name for service in services)
         self.engine = self._engine(services)
@@ -178,7 +181,9 @@ class AuthorizationService:
             Service(_descriptor(authz_pb2, "AuthzService"), AuthzHandlers(authorizer)),
             Service(_descriptor(limit_pb2, "LimitService"), LimitHandlers(limits)),
             self._syncing.service,
-            Service(_descriptor(key_admin_pb2, "KeyAdminService"), KeyAdminHandlers(found.keys, pages)),
+            Service(
+                _descriptor(key_admin_pb2, "KeyAdminService"), KeyAdminHandlers(found.keys, found.propagation, pages)
+            ),
             Service(_descriptor(client_admin_pb2, "ClientAdminService"), ClientAdminHandlers(found.clients, pages)),
             Service(_descriptor(policy_admin_pb2, "PolicyAdminService"), PolicyAdminHandlers(found.policies, pages)),
             Service(envoy_messages.AUTHORIZATION, envoy, envoy.deny),

@@ -10,9 +10,10 @@ from authsvc.cli.ids import IdCommand
 from authsvc.cli.options import AddressOption, CredentialsOption, FormOption
 from authsvc.cli.output import Form, show
 
-app = typer.Typer(help="Signing keys: list, rotate, revoke.", no_args_is_help=True)
+app = typer.Typer(help="Signing keys: list, rotate, revoke, and how far a change has come.", no_args_is_help=True)
 
 _ALGORITHMS = {"": 0, "ES256": 1, "EdDSA": 2, "RS256": 3}
+REPLICA_COLUMNS = ("replica_id", "revision", "watchers", "acknowledged", "age")
 COLUMNS = ("kid", "algorithm", "state", "create_time", "activate_after", "expire_time", "revoke_reason")
 
 
@@ -92,3 +93,24 @@ def revoke(
     )
     with Session(find_target(address, credentials)) as session:
         show(form, plain(session.call("KeyAdminService/RevokeKey", request, key_admin_pb2.RevokeKeyResponse)))
+
+
+@app.command()
+def propagation(
+    holding: Annotated[
+        str,
+        typer.Option("--holding", help="A revision: count watchers that hold it. Unset: the newest change of a key."),
+    ] = "",
+    address: AddressOption = "",
+    credentials: CredentialsOption = None,
+    form: FormOption = Form.TABLE,
+) -> None:
+    """Tell which replica holds which revision, and how many of its watchers; ages in seconds."""
+    from authsvc.cli.messages import plain
+    from authsvc.cli.session import Session, find_target
+    from authsvc.v1 import key_admin_pb2
+
+    request = key_admin_pb2.GetPropagationRequest(holding=holding)
+    with Session(find_target(address, credentials)) as session:
+        answer = session.call("KeyAdminService/GetPropagation", request, key_admin_pb2.GetPropagationResponse)
+    show(form, plain(answer), columns=REPLICA_COLUMNS, rows="replicas")

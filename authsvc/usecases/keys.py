@@ -8,25 +8,32 @@ was first, so that a rotation of three replicas at once gives one new key (STAND
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING
 
 from authsvc.core import key_manifest
 from authsvc.core import keys as key_rules
 from authsvc.core.envelopes import PRIVATE_KEY, seal
-from authsvc.core.errors import InvalidRequest, NotFound, Reason
+from authsvc.core.errors import Conflict, InvalidRequest, NotFound, Reason
 from authsvc.core.jose import Algorithm, PrivateKey
 from authsvc.core.keys import SERVICE_ACTOR, KeyRecord, KeySchedule, KeyState
 from authsvc.core.revocations import RevocationKind
 from authsvc.ports.record import KeyChange, KeyRows, KeyWrite, Order, Revocation
+from authsvc.usecases.propagation import PROMPT_SECONDS, Propagation, Spread
 from authsvc.usecases.writes import Act, Writer
 
 if TYPE_CHECKING:
     from authsvc.core.envelopes import Kek
     from authsvc.core.values import Revision
     from authsvc.state.snapshot import Snapshot
+
+_ANSWER_SECONDS = 0.2
+"""What is left of a deadline for the way back."""
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +48,17 @@ class Rotated:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """The outcome of a revocation; times in unix seconds. `active_kid` is empty for a key yet to be made."""
+    """The outcome of a revocation; times in unix seconds. `active_kid` is empty for a key yet to be made.
+
+    `spread` tells how many watchers hold it. Caches of the key set that nobody can reach forget the keys by
+    `offline_until`.
+    """
 
     kids: tuple[str, ...]
     active_kid: str
     not_before: int
     offline_until: int
+    spread: Spread
     revision: Revision
 
 
@@ -107,8 +119,11 @@ class KeyFactory:
 class Keys:
     """The administrator's verbs on signing keys, and the service's own upkeep of them."""
 
-    def __init__(self, writer: Writer, factory: KeyFactory, algorithm: Algorithm, issuer: str) -> None:
+    def __init__(
+        self, writer: Writer, factory: KeyFactory, algorithm: Algorithm, issuer: str, propagation: Propagation
+    ) -> None:
         self._writer = writer
+        self._propagation = propagation
         self._factory = factory
         self._algorithm = algorithm
         self._issuer = issuer
@@ -137,9 +152,11 @@ class Keys:
     ) -> Rotated:
         """Activate the standby and publish another (STANDARDS K1, K2).
 
-        Raises Conflict KEY_LEAD_NOT_PASSED unless `force`. Of several at once one wins; the others answer
-        with its result.
+        Raises Conflict KEY_LEAD_NOT_PASSED unless `force`: the standby's time begins once every live replica publishes
+        it. Of several at once one wins; the others answer with its result.
         """
+        if not force:
+            await self._require_spread(snapshot.keys_version)
         standby = await self._make(algorithm or self._algorithm, now=now, actor=actor)
 
         def transition(keys: tuple[KeyRecord, ...]) -> key_rules.KeyTransition:
@@ -179,7 +196,8 @@ class Keys:
 
         if dry_run:
             after = transition(tuple(snapshot.keys.values())).after
-            planned = self._revoked(snapshot.keys, after, snapshot.revision, now)
+            spread = await self._propagation.spread(snapshot.revision.order)
+            planned = self._revoked(snapshot.keys, after, snapshot.revision, now, spread._replace(acknowledged=0))
             # A key that would be made for it never will be.
             return planned if planned.active_kid in snapshot.keys else replace(planned, active_kid="")
 
@@ -187,8 +205,13 @@ class Keys:
         act = Act("authsvc.keys:revoke", actor, now, detail=detail, private={"reason": reason})
         before = snapshot.keys
         revocations = (self._everything(now),) if all_tokens else ()
+        started = time.monotonic()
         revision, keys = await self._change(transition, act, None, deadline, revocations)
-        return self._revoked(before, keys, revision, now)
+        # The keys are revoked: who waits for the answer must get it.
+        left = deadline - time.monotonic() - _ANSWER_SECONDS
+        spread = await self._propagation.spread(revision.order, within=max(0.0, min(PROMPT_SECONDS, left)))
+        reached = now + ceil(time.monotonic() - started)
+        return replace(self._revoked(before, keys, revision, reached, spread), not_before=now)
 
     async def upkeep(self, snapshot: Snapshot, *, now: int, deadline: float) -> bool:
         """Rotate when the active key is due, retire and forget what has had its time; True if it changed."""
@@ -203,6 +226,15 @@ class Keys:
         act = Act("authsvc.keys:retire", SERVICE_ACTOR, now)
         await self._change(partial(key_rules.retire_due, now=now), act, snapshot.keys_version, deadline)
         return True
+
+    async def _require_spread(self, order: Order) -> None:
+        lacking = await self._propagation.lacking(order)
+        if lacking:
+            raise Conflict(
+                f"{len(lacking)} live replicas do not publish the newest keys yet; wait, or use force",
+                Reason.KEY_LEAD_NOT_PASSED,
+                metadata={"replicas": " ".join(lacking[:_NAMED])},
+            )
 
     async def _make(self, algorithm: Algorithm, *, now: int, actor: str, lead: bool = True) -> KeyRecord:
         """In a thread: an RSA key takes a good part of a second."""
@@ -236,6 +268,7 @@ class Keys:
         after: tuple[KeyRecord, ...],
         revision: Revision,
         now: int,
+        spread: Spread,
     ) -> Revoked:
         gone = tuple(
             key.kid
@@ -244,7 +277,10 @@ class Keys:
             and (key.kid not in before or before[key.kid].state is not KeyState.REVOKED)
         )
         active = next(key.kid for key in after if key.state is KeyState.ACTIVE)
-        return Revoked(gone, active, now, now + self._factory.schedule.jwks_max_age, revision)
+        cached = self._factory.schedule.jwks_max_age
+        # A replica that does not know of it may give the old key set out until its state is too old to answer from.
+        unknown = 0 if spread.everywhere else self._propagation.may_answer
+        return Revoked(gone, active, now, now + cached + ceil(unknown), spread, revision)
 
 
 def _rotated(revision: Revision, keys: tuple[KeyRecord, ...]) -> Rotated:

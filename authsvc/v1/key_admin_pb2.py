@@ -23,32 +23,39 @@ _sym_db = _symbol_database.Default()
 
 
 from authsvc.v1 import types_pb2 as authsvc_dot_v1_dot_types__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61uthsvc/v1/key_admin.proto\x12\nauthsvc.v1\x1a\x16\x61uthsvc/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x03\n\x03Key\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12(\n\talgorithm\x18\x02 \x01(\x0e\x32\x15.authsvc.v1.Algorithm\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.authsvc.v1.KeyState\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x61\x63tivate_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractivate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrevoke_reason\x18\n \x01(\t\"N\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0cmin_revision\x18\x03 \x01(\t\"\\\n\x10ListKeysResponse\x12\x1d\n\x04keys\x18\x01 \x03(\x0b\x32\x0f.authsvc.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\"a\n\x10RotateKeyRequest\x12(\n\talgorithm\x18\x01 \x01(\x0e\x32\x15.authsvc.v1.Algorithm\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x14\n\x0cmin_revision\x18\x03 \x01(\t\"\x8b\x01\n\x11RotateKeyResponse\x12\x1f\n\x06\x61\x63tive\x18\x01 \x01(\x0b\x32\x0f.authsvc.v1.Key\x12 \n\x07standby\x18\x02 \x01(\x0b\x32\x0f.authsvc.v1.Key\x12!\n\x08retiring\x18\x03 \x01(\x0b\x32\x0f.authsvc.v1.Key\x12\x10\n\x08revision\x18\x04 \x01(\t\"|\n\x10RevokeKeyRequest\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x10\n\x08\x61ll_keys\x18\x04 \x01(\x08\x12\x12\n\nall_tokens\x18\x05 \x01(\x08\x12\x14\n\x0cmin_revision\x18\x06 \x01(\t\"\xda\x01\n\x11RevokeKeyResponse\x12\x14\n\x0crevoked_kids\x18\x01 \x03(\t\x12\x12\n\nactive_kid\x18\x02 \x01(\t\x12.\n\nnot_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08watchers\x18\x04 \x01(\x05\x12\x14\n\x0c\x61\x63knowledged\x18\x05 \x01(\x05\x12\x31\n\roffline_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x07 \x01(\t*\x98\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_STATE_PENDING\x10\x01\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x02\x12\x16\n\x12KEY_STATE_RETIRING\x10\x03\x12\x15\n\x11KEY_STATE_RETIRED\x10\x04\x12\x15\n\x11KEY_STATE_REVOKED\x10\x05\x32\xec\x01\n\x0fKeyAdminService\x12\x45\n\x08ListKeys\x12\x1b.authsvc.v1.ListKeysRequest\x1a\x1c.authsvc.v1.ListKeysResponse\x12H\n\tRotateKey\x12\x1c.authsvc.v1.RotateKeyRequest\x1a\x1d.authsvc.v1.RotateKeyResponse\x12H\n\tRevokeKey\x12\x1c.authsvc.v1.RevokeKeyRequest\x1a\x1d.authsvc.v1.RevokeKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61uthsvc/v1/key_admin.proto\x12\nauthsvc.v1\x1a\x16\x61uthsvc/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x03\n\x03Key\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12(\n\talgorithm\x18\x02 \x01(\x0e\x32\x15.authsvc.v1.Algorithm\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.authsvc.v1.KeyState\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x61\x63tivate_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractivate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrevoke_reason\x18\n \x01(\t\"N\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0cmin_revision\x18\x03 \x01(\t\"\\\n\x10ListKeysResponse\x12\x1d\n\x04keys\x18\x01 \x03(\x0b\x32\x0f.authsvc.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\"a\n\x10RotateKeyRequest\x12(\n\talgorithm\x18\x01 \x01(\x0e\x32\x15.authsvc.v1.Algorithm\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x14\n\x0cmin_revision\x18\x03 \x01(\t\"\x8b\x01\n\x11RotateKeyResponse\x12\x1f\n\x06\x61\x63tive\x18\x01 \x01(\x0b\x32\x0f.authsvc.v1.Key\x12 \n\x07standby\x18\x02 \x01(\x0b\x32\x0f.authsvc.v1.Key\x12!\n\x08retiring\x18\x03 \x01(\x0b\x32\x0f.authsvc.v1.Key\x12\x10\n\x08revision\x18\x04 \x01(\t\"|\n\x10RevokeKeyRequest\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x10\n\x08\x61ll_keys\x18\x04 \x01(\x08\x12\x12\n\nall_tokens\x18\x05 \x01(\x08\x12\x14\n\x0cmin_revision\x18\x06 \x01(\t\"\xda\x01\n\x11RevokeKeyResponse\x12\x14\n\x0crevoked_kids\x18\x01 \x03(\t\x12\x12\n\nactive_kid\x18\x02 \x01(\t\x12.\n\nnot_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08watchers\x18\x04 \x01(\x05\x12\x14\n\x0c\x61\x63knowledged\x18\x05 \x01(\x05\x12\x31\n\roffline_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x07 \x01(\t\">\n\x15GetPropagationRequest\x12\x0f\n\x07holding\x18\x01 \x01(\t\x12\x14\n\x0cmin_revision\x18\x02 \x01(\t\"b\n\x16GetPropagationResponse\x12%\n\x08replicas\x18\x01 \x03(\x0b\x32\x13.authsvc.v1.Replica\x12\x0f\n\x07holding\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\"\x7f\n\x07Replica\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x10\n\x08watchers\x18\x03 \x01(\x05\x12\x14\n\x0c\x61\x63knowledged\x18\x04 \x01(\x05\x12&\n\x03\x61ge\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration*\x98\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_STATE_PENDING\x10\x01\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x02\x12\x16\n\x12KEY_STATE_RETIRING\x10\x03\x12\x15\n\x11KEY_STATE_RETIRED\x10\x04\x12\x15\n\x11KEY_STATE_REVOKED\x10\x05\x32\xc5\x02\n\x0fKeyAdminService\x12\x45\n\x08ListKeys\x12\x1b.authsvc.v1.ListKeysRequest\x1a\x1c.authsvc.v1.ListKeysResponse\x12H\n\tRotateKey\x12\x1c.authsvc.v1.RotateKeyRequest\x1a\x1d.authsvc.v1.RotateKeyResponse\x12H\n\tRevokeKey\x12\x1c.authsvc.v1.RevokeKeyRequest\x1a\x1d.authsvc.v1.RevokeKeyResponse\x12W\n\x0eGetPropagation\x12!.authsvc.v1.GetPropagationRequest\x1a\".authsvc.v1.GetPropagationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'authsvc.v1.key_admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEYSTATE']._serialized_start=1284
-  _globals['_KEYSTATE']._serialized_end=1436
-  _globals['_KEY']._serialized_start=100
-  _globals['_KEY']._serialized_end=519
-  _globals['_LISTKEYSREQUEST']._serialized_start=521
-  _globals['_LISTKEYSREQUEST']._serialized_end=599
-  _globals['_LISTKEYSRESPONSE']._serialized_start=601
-  _globals['_LISTKEYSRESPONSE']._serialized_end=693
-  _globals['_ROTATEKEYREQUEST']._serialized_start=695
-  _globals['_ROTATEKEYREQUEST']._serialized_end=792
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=795
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=934
-  _globals['_REVOKEKEYREQUEST']._serialized_start=936
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1060
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1063
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1281
-  _globals['_KEYADMINSERVICE']._serialized_start=1439
-  _globals['_KEYADMINSERVICE']._serialized_end=1675
+  _globals['_KEYSTATE']._serialized_start=1609
+  _globals['_KEYSTATE']._serialized_end=1761
+  _globals['_KEY']._serialized_start=132
+  _globals['_KEY']._serialized_end=551
+  _globals['_LISTKEYSREQUEST']._serialized_start=553
+  _globals['_LISTKEYSREQUEST']._serialized_end=631
+  _globals['_LISTKEYSRESPONSE']._serialized_start=633
+  _globals['_LISTKEYSRESPONSE']._serialized_end=725
+  _globals['_ROTATEKEYREQUEST']._serialized_start=727
+  _globals['_ROTATEKEYREQUEST']._serialized_end=824
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=827
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=966
+  _globals['_REVOKEKEYREQUEST']._serialized_start=968
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1092
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1095
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1313
+  _globals['_GETPROPAGATIONREQUEST']._serialized_start=1315
+  _globals['_GETPROPAGATIONREQUEST']._serialized_end=1377
+  _globals['_GETPROPAGATIONRESPONSE']._serialized_start=1379
+  _globals['_GETPROPAGATIONRESPONSE']._serialized_end=1477
+  _globals['_REPLICA']._serialized_start=1479
+  _globals['_REPLICA']._serialized_end=1606
+  _globals['_KEYADMINSERVICE']._serialized_start=1764
+  _globals['_KEYADMINSERVICE']._serialized_end=2089
 # @@protoc_insertion_point(module_scope)

@@ -1,6 +1,7 @@
 import datetime
 
 from authsvc.v1 import types_pb2 as _types_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -125,3 +126,35 @@ class RevokeKeyResponse(_message.Message):
     offline_until: _timestamp_pb2.Timestamp
     revision: str
     def __init__(self, revoked_kids: _Optional[_Iterable[str]] = ..., active_kid: _Optional[str] = ..., not_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., watchers: _Optional[int] = ..., acknowledged: _Optional[int] = ..., offline_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
+
+class GetPropagationRequest(_message.Message):
+    __slots__ = ("holding", "min_revision")
+    HOLDING_FIELD_NUMBER: _ClassVar[int]
+    MIN_REVISION_FIELD_NUMBER: _ClassVar[int]
+    holding: str
+    min_revision: str
+    def __init__(self, holding: _Optional[str] = ..., min_revision: _Optional[str] = ...) -> None: ...
+
+class GetPropagationResponse(_message.Message):
+    __slots__ = ("replicas", "holding", "revision")
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    HOLDING_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    replicas: _containers.RepeatedCompositeFieldContainer[Replica]
+    holding: str
+    revision: str
+    def __init__(self, replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., holding: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
+
+class Replica(_message.Message):
+    __slots__ = ("replica_id", "revision", "watchers", "acknowledged", "age")
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    WATCHERS_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
+    replica_id: str
+    revision: str
+    watchers: int
+    acknowledged: int
+    age: _duration_pb2.Duration
+    def __init__(self, replica_id: _Optional[str] = ..., revision: _Optional[str] = ..., watchers: _Optional[int] = ..., acknowledged: _Optional[int] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

@@ -50,6 +50,11 @@ class KeyAdminServiceStub:
                 request_serializer=authsvc_dot_v1_dot_key__admin__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=authsvc_dot_v1_dot_key__admin__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.GetPropagation = channel.unary_unary(
+                '/authsvc.v1.KeyAdminService/GetPropagation',
+                request_serializer=authsvc_dot_v1_dot_key__admin__pb2.GetPropagationRequest.SerializeToString,
+                response_deserializer=authsvc_dot_v1_dot_key__admin__pb2.GetPropagationResponse.FromString,
+                _registered_method=True)
 
 
 class KeyAdminServiceServicer:
@@ -69,7 +74,8 @@ class KeyAdminServiceServicer:
         """RotateKey activates the standby and publishes another.
 
         Callers: `authsvc.keys:rotate`. One compare-and-set for the fleet: of several at once, one wins and the
-        others get its result. Errors: FAILED_PRECONDITION (KEY_LEAD_NOT_PASSED) unless `force`.
+        others get its result. Errors: FAILED_PRECONDITION (KEY_LEAD_NOT_PASSED) unless `force`: before the standby was
+        published for its time, or while a live replica does not publish it yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,7 +84,17 @@ class KeyAdminServiceServicer:
     def RevokeKey(self, request, context):
         """RevokeKey stops a key at once: it signs no more, leaves the JWKS, and its tokens are refused.
 
-        Callers: `authsvc.keys:revoke`. Errors: NOT_FOUND (KEY_NOT_FOUND).
+        Callers: `authsvc.keys:revoke`. The answer waits up to 1 s until every watcher of every live replica has
+        acknowledged. Errors: NOT_FOUND (KEY_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPropagation(self, request, context):
+        """GetPropagation tells which replica and how many watchers hold a revision.
+
+        Callers: `authsvc.keys:list`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +117,11 @@ def add_KeyAdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=authsvc_dot_v1_dot_key__admin__pb2.RevokeKeyRequest.FromString,
                     response_serializer=authsvc_dot_v1_dot_key__admin__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'GetPropagation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPropagation,
+                    request_deserializer=authsvc_dot_v1_dot_key__admin__pb2.GetPropagationRequest.FromString,
+                    response_serializer=authsvc_dot_v1_dot_key__admin__pb2.GetPropagationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -185,6 +206,33 @@ class KeyAdminService:
             '/authsvc.v1.KeyAdminService/RevokeKey',
             authsvc_dot_v1_dot_key__admin__pb2.RevokeKeyRequest.SerializeToString,
             authsvc_dot_v1_dot_key__admin__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPropagation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authsvc.v1.KeyAdminService/GetPropagation',
+            authsvc_dot_v1_dot_key__admin__pb2.GetPropagationRequest.SerializeToString,
+            authsvc_dot_v1_dot_key__admin__pb2.GetPropagationResponse.FromString,
             options,
             channel_credentials,
             insecure,

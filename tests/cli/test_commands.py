@@ -161,6 +161,17 @@ def test_keys_are_rotated_and_revoked(tmp_path: Path) -> None:
         assert admin("keys", "list").lines[0].split()[:3] == ["kid", "algorithm", "state"]
 
 
+def test_propagation_shows_each_replica_and_what_its_watchers_hold(admin: CommandLine) -> None:
+    told = admin.json("keys", "propagation")
+    (replica,) = told["replicas"]
+    assert (replica["watchers"], replica["acknowledged"]) == (0, 0)
+    assert 0 <= replica["age"] < 30
+    lines = admin("keys", "propagation", "--holding", told["holding"]).lines
+    assert lines[0].split() == ["replica_id", "revision", "watchers", "acknowledged", "age"]
+    assert lines[1].startswith(replica["replica_id"])
+    assert "holding: is not a revision" in admin("keys", "propagation", "--holding", "nonsense").err
+
+
 @pytest.mark.parametrize("first", ["-", "--", "-o", "-h"])
 def test_an_id_that_begins_with_a_hyphen_is_an_id(admin: CommandLine, first: str) -> None:
     kid, binding_id = first.ljust(43, "A"), first.ljust(24, "A")

@@ -31,6 +31,7 @@ EXPECTED: Mapping[str, frozenset[str]] = {
     "KeyAdminService/ListKeys": frozenset({OPERATOR, AUDITOR, ADMIN}),
     "KeyAdminService/RotateKey": frozenset({OPERATOR, ADMIN}),
     "KeyAdminService/RevokeKey": frozenset({OPERATOR, ADMIN}),
+    "KeyAdminService/GetPropagation": frozenset({OPERATOR, AUDITOR, ADMIN}),
     "ClientAdminService/CreateClient": frozenset({ADMIN}),
     "ClientAdminService/ListClients": frozenset({OPERATOR, AUDITOR, ADMIN}),
     "ClientAdminService/RotateClientSecret": frozenset({ADMIN}),

@@ -15,6 +15,7 @@ from authsvc.core.jose import Algorithm
 from authsvc.state.tail import Tail
 from authsvc.storage.sql.record import SqlRecord
 from authsvc.usecases.keys import KeyFactory, Keys
+from authsvc.usecases.propagation import Propagation
 from authsvc.usecases.writes import Writer
 from tests.state.conftest import ISSUER, KEK
 from tests.support.record_values import ADMIN, MAC_KEY, NOW, SCHEDULE, draft, key, keys_put
@@ -24,7 +25,9 @@ from tests.support.record_values import ADMIN, MAC_KEY, NOW, SCHEDULE, draft, ke
 def test_a_forged_standby_is_never_activated(record: SqlRecord) -> None:
     factory = KeyFactory(KEK, MAC_KEY, SCHEDULE, partial(os.urandom, 12))
     tail = Tail(record, factory.authentic, FakeClock(NOW))
-    keys = Keys(Writer(record, lambda: tail, lambda _: None), factory, Algorithm.ES256, ISSUER)
+    keys = Keys(
+        Writer(record, lambda: tail, lambda _: None), factory, Algorithm.ES256, ISSUER, Propagation(record, 120)
+    )
     keys.ensure(now=NOW)
     # Older than the true standby, so that a rotation would choose it.
     forged = replace(key("forged", now=NOW - 9_999), mac=b"m" * 32)
