@@ -60,9 +60,14 @@ def test_every_fault_is_listed_at_once() -> None:
         ("server.listen", "0.0.0.0:7070", "loopback"),
         ("server.http_listen", "[::]:7071", "loopback"),
         ("server.transport", "uvicorn", "not served by this release"),
-        ("server.tls.mode", "mesh", "not served by this release"),
+        ("server.tls.mode", "mtls", "not served by this release"),
         ("server.tls.mode", "files", "is required"),
+        ("server.tls.certificate", "/tls.crt", "goes with server.tls.mode files"),
+        ("server.tls.key", "/tls.key", "goes with server.tls.mode files"),
+        ("server.tls.names", "authsvc.test", "goes with server.tls.mode self_signed"),
+        ("server.tls.min_version", "1.1", "not served by this release"),
         ("server.client_ca", "/ca.pem", "needs server.tls.mode"),
+        ("server.trust_domain", "a/b", "is not a SPIFFE trust domain"),
         ("server.auth_failures", "many", "count/window"),
         ("server.reflection", "perhaps", "true or false"),
         ("record.url", "mysql://db/authsvc", "sqlite"),
@@ -125,6 +130,37 @@ def test_peers_that_need_certificates_need_a_client_ca() -> None:
     text = '[[server.proxies]]\npeer = "spiffe://a/*"\n[[server.principals]]\npeer = "dns:a"\nclient_id = "a"\n'
     assert faults(text).keys() == {"server.proxies[0].peer", "server.principals"}
     assert faults("[[server.proxies]]\nroutes = ['a']\n") == {"server.proxies[0].peer": "is required"}
+
+
+@pytest.mark.standard("U1")
+@pytest.mark.parametrize("mode", ["self_signed", "mesh", "insecure"])
+def test_beyond_loopback_a_mode_of_tls_is_chosen(mode: str) -> None:
+    listen = {"server.listen": "0.0.0.0:7070", "server.http_listen": "[::]:7071", "bootstrap.generate": "true"}
+    told = faults("", None, **listen)
+    assert told.keys() == {"server.listen", "server.http_listen"}
+    assert all("set server.tls.mode to self_signed or files" in text for text in told.values())
+    assert load("", {}, {**listen, "server.tls.mode": mode}).server.tls.mode == mode
+    # Metrics and probes are plain anywhere.
+    assert load("", {}, {"server.ops_listen": "0.0.0.0:7072"})
+
+
+@pytest.mark.standard("S12", "E10")
+def test_in_a_mesh_proxies_are_the_own_trust_domains_workloads_and_never_whoever_is_local() -> None:
+    mesh = {"server.tls.mode": "mesh", "server.trust_domain": "prod.example"}
+    assert [proxy.peer for proxy in load("", {}, mesh).proxies] == ["spiffe://prod.example/**"]
+    named = '[[server.principals]]\npeer = "spiffe://a/b"\nclient_id = "a"\n[[server.proxies]]\npeer = "spiffe://a/*"\n'
+    assert [proxy.peer for proxy in load(named, {}, mesh).proxies] == ["spiffe://a/*"]
+    local = '[server]\ntls = {mode = "mesh"}\n[[server.proxies]]\npeer = "loopback"\n'
+    assert "is every caller behind a sidecar" in faults(local)["server.proxies[0].peer"]
+    assert "server.client_ca" in faults('[server]\nclient_ca = "/ca"\ntls = {mode = "mesh"}\n')
+
+
+def test_names_of_a_self_signed_certificate_are_names() -> None:
+    text = "[server.tls]\nmode = 'self_signed'\nnames = {names}\n"
+    good = ["authsvc", "*.authsvc.svc", "10.0.0.1", "::1", "a_b.test"]
+    assert load(text.format(names=good), {}).server.tls.names == tuple(good)
+    for bad in ("", "a b", "https://a", "spiffe://a/b", "a..b", "-*.a"):
+        assert faults(text.format(names=[bad])).keys() == {"server.tls.names[0]"}
 
 
 def test_lists_and_tables_are_read() -> None:

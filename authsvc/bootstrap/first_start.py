@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from authsvc.config import Config, TlsMode, split_listen
+from authsvc.config import Config, split_listen
 from authsvc.core.client_secrets import LEAST_CHARACTERS
 from authsvc.core.errors import InvalidRequest
 from authsvc.ports.record import Record
@@ -53,7 +53,7 @@ def default_issuer(config: Config) -> str:
     """The issuer of an empty record where none is set; empty where the port is left open and so no URL would hold."""
     if split_listen(config.server.http_listen)[1] == 0:
         return ""
-    scheme = "http" if config.server.tls.mode is TlsMode.UNSET else "https"
+    scheme = "https" if config.server.tls.mode.speaks_tls else "http"
     return f"{scheme}://{config.server.http_listen}"
 
 

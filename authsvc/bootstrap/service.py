@@ -27,10 +27,11 @@ from authsvc.api.method_table import MethodTable, Service
 from authsvc.api.pages import PageTokens
 from authsvc.api.reflection import Reflection
 from authsvc.api.throttle import FailedAuthentications
-from authsvc.bootstrap.certificates import live_tls, tls_files, tls_gauges
 from authsvc.bootstrap.counting import Counting, count_by
 from authsvc.bootstrap.foundation import Foundation, random_id
+from authsvc.bootstrap.serving_tls import certificates, live_tls, tls_gauges
 from authsvc.bootstrap.syncing import Syncing
+from authsvc.config import TlsMode
 from authsvc.core.errors import AuthsvcError
 from authsvc.core.rates import parse_rate
 from authsvc.telemetry import Gauge, Metrics, Total, tracing
@@ -111,11 +112,12 @@ class AuthorizationService:
         self.audit.start()
         await self._syncing.start()
         await self._counting.start()
-        self._tls = tls = live_tls(config, self._found.clock.now, self._log.event)
+        self._tls = tls = live_tls(config, self._found.directory, self._found.clock.now, self._log.event)
+        sidecar = config.server.tls.mode is TlsMode.MESH
         grpc = config.server.listen
         if listens_for_grpc:
             self._grpc = GrpcioServer(self.engine, asyncio.get_running_loop())
-            grpc = _with_port(grpc, self._grpc.listen(grpc, tls))
+            grpc = _with_port(grpc, self._grpc.listen(grpc, tls, sidecar=sidecar))
         self._http = HttpServers(
             key_set=lambda: self._key_sets.of(self._found.tail.current, self._found.clock.now()),
             metrics=self._metrics.openmetrics,
@@ -123,7 +125,9 @@ class AuthorizationService:
             version=__version__,
             log=self._log,
         )
-        http, ops = await self._http.listen(config.server.http_listen, config.server.ops_listen, tls)
+        http, ops = await self._http.listen(
+            config.server.http_listen, config.server.ops_listen, tls, sidecar=sidecar
+        )
         if tls is not None:
             tls.start()
         self._upkeep = asyncio.create_task(self._keep_up())
@@ -165,7 +169,7 @@ class AuthorizationService:
             assert self._tls is not None
             return self._tls
 
-        return () if tls_files(self._found.config) is None else tls_gauges(tls)
+        return () if certificates(self._found.config, self._found.directory) is None else tls_gauges(tls)
 
     def _services(self) -> list[Service]:
         found = self._found

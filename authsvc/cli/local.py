@@ -35,6 +35,7 @@ Act = Callable[["ClientAdminHandlers", "Context"], Coroutine[Any, Any, T]]
 def beside_the_record(config: Path | None, act: Act[T]) -> tuple[Target, T]:
     """Run `act` alone on the data directory; its answer, and where its service would listen."""
     from authsvc.bootstrap.first_start import prepare_directory
+    from authsvc.bootstrap.serving_tls import certificates
     from authsvc.storage.data_directory import data_directory
     from authsvc.storage.sql.directory_lock import DataDirectoryLock
 
@@ -46,10 +47,11 @@ def beside_the_record(config: Path | None, act: Act[T]) -> tuple[Target, T]:
         prepare_directory(directory)
         with DataDirectoryLock(directory) if is_file else nullcontext():
             answer = asyncio.run(_run(chosen, directory, act))
+            shown = certificates(chosen, directory)
+            certificate = "" if shown is None else shown(int(time.time())).chain.decode()
     except AuthsvcError as error:
         raise of_error(error, Exit.REFUSED) from None
-    certificate = chosen.server.tls.certificate
-    return Target(chosen.server.listen, "" if certificate is None else certificate.read_text(encoding="ascii")), answer
+    return Target(chosen.server.listen, certificate), answer
 
 
 async def _run(config: Any, directory: Path, act: Act[T]) -> T:

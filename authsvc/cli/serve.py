@@ -84,8 +84,11 @@ def serve(
 def warnings(config: Config) -> list[str]:
     """What is allowed and unwise; said at each start."""
     from authsvc.bootstrap.counting import in_plaintext
+    from authsvc.config import TlsMode
 
     found = []
+    if config.server.tls.mode is TlsMode.INSECURE:
+        found.append("server.tls.mode: insecure: whoever is on the way reads tokens and secrets, and answers for us")
     if not config.on_loopback and config.bootstrap.generate:
         found.append("bootstrap.generate: key-encryption key and admin are generated beside the record they protect")
     if in_plaintext(config.counters.url):
@@ -115,7 +118,7 @@ async def _serve(config: Config, directory: Path, begun: float, form: Form, *, a
         foundation.close()
         raise
     _tell_admin_file(directory, addresses, service.tls)
-    _say_ready(form, addresses, directory, time.monotonic() - begun)
+    _say_ready(form, addresses, directory, time.monotonic() - begun, service.tls)
     await stopped.wait()
     await service.stop(config.server.grace)
 
@@ -135,7 +138,7 @@ async def _supervise(config: Config, directory: Path, begun: float, form: Form, 
 
     def ready(addresses: EnvoyAddresses, tls: LiveTls | None) -> None:
         _tell_admin_file(directory, addresses, tls)
-        _say_ready(form, addresses, directory, time.monotonic() - begun)
+        _say_ready(form, addresses, directory, time.monotonic() - begun, tls)
 
     await serve_in_envoy(
         config,
@@ -175,12 +178,12 @@ def _named(fault: str, config: Config) -> str:
 def _tell_admin_file(directory: Path, addresses: Addresses | EnvoyAddresses, tls: LiveTls | None) -> None:
     """Keep address and certificate in the first admin's file true: one moves, the other is renewed."""
     if tls is None:
-        _write_admin_file(directory, addresses.grpc, "")
+        _write_admin_file(directory, addresses.grpc)
     else:
-        tls.use(lambda shown: _write_admin_file(directory, addresses.grpc, shown.chain.decode()))
+        tls.use(lambda shown: _write_admin_file(directory, addresses.grpc, shown.chain.decode(), shown.pin))
 
 
-def _write_admin_file(directory: Path, address: str, certificate: str) -> None:
+def _write_admin_file(directory: Path, address: str, certificate: str = "", pin: str = "") -> None:
     from dataclasses import replace
 
     from authsvc.storage.data_directory import ADMIN_FILE
@@ -190,12 +193,14 @@ def _write_admin_file(directory: Path, address: str, certificate: str) -> None:
     if not path.exists():
         return
     known = AdminCredentials.read(path)
-    now = replace(known, address=address, certificate=certificate)
+    now = replace(known, address=address, certificate=certificate, pin=pin)
     if now != known:
         write_secret(path, now.to_bytes(), "AUTHSVC_DATA_DIR", replace=True)
 
 
-def _say_ready(form: Form, addresses: Addresses | EnvoyAddresses, directory: Path, seconds: float) -> None:
+def _say_ready(
+    form: Form, addresses: Addresses | EnvoyAddresses, directory: Path, seconds: float, tls: LiveTls | None
+) -> None:
     from authsvc import __version__
 
     told: dict[str, Any] = {
@@ -206,6 +211,7 @@ def _say_ready(form: Form, addresses: Addresses | EnvoyAddresses, directory: Pat
         "ops": addresses.ops,
         "data_directory": str(directory),
         "seconds": round(seconds, 3),
+        **({} if tls is None else {"pin": tls.current.pin}),
     }
     line = (
         json.dumps(told)
@@ -213,6 +219,7 @@ def _say_ready(form: Form, addresses: Addresses | EnvoyAddresses, directory: Pat
         else (
             f"authsvc {__version__} is ready after {seconds:.2f} s: gRPC {addresses.grpc}, HTTP {addresses.http}, "
             f"metrics and probes {addresses.ops}, data {directory}"
+            f"{'' if tls is None else f', TLS key {tls.current.pin}'}"
         )
     )
     print(line, file=sys.stderr, flush=True)

@@ -56,8 +56,9 @@ async def serve_in_envoy(
     """Serve until `stopped`; `ready` is told the addresses and the certificates in use. Raises CommandFault, also where
     Envoy ends by itself, and InvalidRequest where certificate files are at fault.
     """
-    from authsvc.bootstrap.certificates import live_tls
+    from authsvc.bootstrap.serving_tls import live_tls
     from authsvc.clock import SystemClock
+    from authsvc.config import TlsMode
     from authsvc.transport.link import StartFault
     from authsvc.transport.listening import ListenFault
     from authsvc.transport.pyvoy_server import PyvoyServer
@@ -71,10 +72,11 @@ async def serve_in_envoy(
         "switch_interval": switch_interval,
     }
     # The service inside looks at the same files, for HTTP, and tells of them.
-    tls = live_tls(config, SystemClock().now)
+    tls = live_tls(config, directory, SystemClock().now)
     server = PyvoyServer(APPLICATION, letter, keep=(lock.fileno(),))
     try:
-        port = await asyncio.to_thread(server.listen, config.server.listen, tls)
+        sidecar = config.server.tls.mode is TlsMode.MESH
+        port = await asyncio.to_thread(server.listen, config.server.listen, tls, sidecar=sidecar)
     except ListenFault as fault:
         raise wrong_use(named(str(fault))) from None
     except StartFault as fault:

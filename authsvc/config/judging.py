@@ -6,21 +6,16 @@ that mends it.
 
 from __future__ import annotations
 
+from authsvc.config.judging_listeners import judge_listeners, judge_peers
 from authsvc.config.settings import (
-    LOOPBACK,
     MEMORY,
     Config,
     Counters,
     PolicySource,
     Record,
-    Server,
-    TlsMode,
-    is_loopback,
-    split_listen,
 )
-from authsvc.core.errors import FieldViolation, InvalidRequest
+from authsvc.core.errors import FieldViolation
 from authsvc.core.jose import SIGNING
-from authsvc.core.rates import parse_rate
 
 HEARTBEAT_SECONDS = 10
 """How often a watcher hears something, whatever happens."""
@@ -33,10 +28,10 @@ MOST_WORKERS = 64
 
 def judge(config: Config, faults: list[FieldViolation]) -> None:
     """What single values cannot show."""
-    _judge_listeners(config.server, faults)
+    judge_listeners(config.server, faults)
     if faults:
         return
-    _judge_peers(config.server, faults)
+    judge_peers(config.server, faults)
     _judge_record(config.record, faults)
     _judge_counters(config.counters, faults)
     _judge_times(config, faults)
@@ -102,42 +97,6 @@ def _several(config: Config) -> str:
         for name, count in (("workers", config.server.workers), ("replicas", config.server.replicas))
         if count != 1
     )
-
-
-def _judge_listeners(server: Server, faults: list[FieldViolation]) -> None:
-    for name in ("listen", "http_listen", "ops_listen"):
-        address = getattr(server, name)
-        try:
-            split_listen(address)
-        except ValueError as error:
-            faults.append(FieldViolation(f"server.{name}", str(error)))
-            continue
-        if name != "ops_listen" and server.tls.mode is TlsMode.UNSET and not is_loopback(address):
-            faults.append(
-                FieldViolation(f"server.{name}", f"`{address}` is not loopback: set server.tls.mode to files")
-            )
-    if server.tls.mode is TlsMode.FILES:
-        faults.extend(
-            FieldViolation(f"server.tls.{name}", "is required where server.tls.mode is files")
-            for name in ("certificate", "key")
-            if getattr(server.tls, name) is None
-        )
-
-
-def _judge_peers(server: Server, faults: list[FieldViolation]) -> None:
-    if server.client_ca is not None and server.tls.mode is TlsMode.UNSET:
-        faults.append(FieldViolation("server.client_ca", "needs server.tls.mode files"))
-    if server.principals and server.client_ca is None:
-        faults.append(FieldViolation("server.principals", "needs server.client_ca"))
-    for index, proxy in enumerate(server.proxies):
-        if not proxy.peer:
-            faults.append(FieldViolation(f"server.proxies[{index}].peer", "is required"))
-        elif proxy.peer != LOOPBACK and server.client_ca is None:
-            faults.append(FieldViolation(f"server.proxies[{index}].peer", "needs server.client_ca"))
-    try:
-        parse_rate(server.auth_failures, "server.auth_failures")
-    except InvalidRequest as error:
-        faults.extend(error.violations)
 
 
 def _judge_record(record: Record, faults: list[FieldViolation]) -> None:

@@ -38,6 +38,14 @@ class TlsMode(StrEnum):
 
     UNSET = ""
     FILES = "files"
+    SELF_SIGNED = "self_signed"
+    MESH = "mesh"
+    INSECURE = "insecure"
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether this process does, rather than a sidecar or nobody."""
+        return self in {TlsMode.FILES, TlsMode.SELF_SIGNED}
 
 
 class TlsVersion(StrEnum):
@@ -64,9 +72,17 @@ def _doc(text: str, default: Any = dataclasses.MISSING, **kwargs: Any) -> Any:
 class Tls:
     """Certificates of `listen` and `http_listen`."""
 
-    mode: TlsMode = _doc("unset is plaintext, on loopback only; `files` reads certificate and key.", TlsMode.UNSET)
+    mode: TlsMode = _doc(
+        "unset is plaintext, on loopback only; `files` reads certificate and key; `self_signed` makes and renews them "
+        "in the data directory, for clients that pin the key; `mesh` lets nobody in but a sidecar on loopback, which "
+        "does the TLS and says who calls; `insecure` is plaintext anywhere.",
+        TlsMode.UNSET,
+    )
     certificate: Path | None = _doc("the certificate chain, PEM.", None)
     key: Path | None = _doc("its private key, PEM; readable by owner and group at most.", None)
+    names: tuple[str, ...] = _doc(
+        "names and addresses of a self-signed certificate besides those listened on and the machine's.", ()
+    )
     min_version: TlsVersion = _doc(
         "the oldest version spoken, `1.3` or `1.2`; an Envoy that calls speaks 1.3 only where its own configuration "
         "says so.",
@@ -106,9 +122,14 @@ class Server:
     )
     workers: int = _doc("how many processes share the ports; more than one needs PostgreSQL and Redis.", 1)
     tls: Tls = _doc("certificates.", default_factory=Tls)
-    client_ca: Path | None = _doc("CA bundle, PEM; where set, clients must show a certificate of it.", None)
+    client_ca: Path | None = _doc(
+        "CA bundle, PEM; where set, callers of gRPC must show a certificate of it. HTTP asks for none.", None
+    )
     principals: tuple[PeerPrincipal, ...] = _doc("TLS peers mapped to clients.", ())
-    proxies: tuple[Proxy, ...] = _doc("who may call Envoy's services; unset: loopback, all routes.", ())
+    trust_domain: str = _doc("this service's SPIFFE trust domain, in `mesh`.", "cluster.local")
+    proxies: tuple[Proxy, ...] = _doc(
+        "who may call Envoy's services; unset: loopback, in `mesh` every workload of the trust domain, all routes.", ()
+    )
     reflection: bool | None = _doc("gRPC reflection; unset: on loopback only.", None)
     auth_failures: str = _doc("failed authentications an address may have.", "20/1m")
     replicas: int = _doc("how many replicas there are; each enforces its share while no store counts for all.", 1)
@@ -249,7 +270,10 @@ class Config:
     @property
     def proxies(self) -> tuple[Proxy, ...]:
         """Who may call Envoy's services."""
-        return self.server.proxies or (Proxy(peer=LOOPBACK),)
+        if self.server.proxies:
+            return self.server.proxies
+        mesh = self.server.tls.mode is TlsMode.MESH
+        return (Proxy(peer=f"spiffe://{self.server.trust_domain}/**" if mesh else LOOPBACK),)
 
 
 def split_listen(listen: str) -> tuple[str, int]:

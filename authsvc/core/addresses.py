@@ -9,6 +9,15 @@ import ipaddress
 from functools import lru_cache
 
 
+def is_address(text: str) -> bool:
+    """Whether the text is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=4096)
 def is_loopback_address(address: str) -> bool:
     """Whether the IP address is this machine's own, an IPv4 address mapped into IPv6 included.

@@ -81,6 +81,8 @@ class AdminCredentials:
     client_secret: str
     certificate: str = ""
     """PEM of the server's certificate, which the command line then pins; empty on plain loopback."""
+    pin: str = ""
+    """`sha256/...` of that certificate's public key, for clients that pin."""
 
     def __repr__(self) -> str:
         return f"AdminCredentials(address={self.address!r}, client_id={self.client_id!r})"
@@ -92,6 +94,7 @@ class AdminCredentials:
             "client_id": self.client_id,
             "client_secret": self.client_secret,
             "certificate": self.certificate,
+            "pin": self.pin,
         }
         return json.dumps(members, indent=2).encode() + b"\n"
 
@@ -101,6 +104,7 @@ class AdminCredentials:
         content = read_secret(path, str(path))
         try:
             members = json.loads(content)
-            return cls(**{name: str(members[name]) for name in cls.__slots__})
+            # A file of 0.1.0 has no pin.
+            return cls(**{name: str({"pin": "", **members}[name]) for name in cls.__slots__})
         except (ValueError, KeyError, TypeError):
             raise InvalidRequest.of(str(path), "is not a credentials file of authsvc") from None
