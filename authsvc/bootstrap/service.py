@@ -125,9 +125,7 @@ class AuthorizationService:
             version=__version__,
             log=self._log,
         )
-        http, ops = await self._http.listen(
-            config.server.http_listen, config.server.ops_listen, tls, sidecar=sidecar
-        )
+        http, ops = await self._http.listen(config.server.http_listen, config.server.ops_listen, tls, sidecar=sidecar)
         if tls is not None:
             tls.start()
         self._upkeep = asyncio.create_task(self._keep_up())
