@@ -155,6 +155,34 @@ def test_in_a_mesh_proxies_are_the_own_trust_domains_workloads_and_never_whoever
     assert "server.client_ca" in faults('[server]\nclient_ca = "/ca"\ntls = {mode = "mesh"}\n')
 
 
+@pytest.mark.standard("S12")
+@pytest.mark.parametrize(
+    ("peer", "says"),
+    [
+        ("", "is required"),
+        ("orders", "neither"),
+        ("spiffe://*/ns/shop", "neither"),
+        ("spiffe://**", "neither"),
+        ("spiffe://Prod.example/a", "neither"),
+        ("spiffe://prod.example", "neither"),
+        ("dns:", "neither"),
+        ("dns:a/b", "neither"),
+        ("spiffe://prod.example/***", "more than two stars"),
+    ],
+)
+def test_a_peer_is_a_name_of_a_trust_domain_that_is_named(peer: str, says: str) -> None:
+    entry = f'peer = "{peer}"\nclient_id = "a"\n'
+    text = f'[server]\ntls = {{mode = "mesh"}}\n[[server.principals]]\n{entry}[[server.proxies]]\npeer = "{peer}"\n'
+    found = faults(text)
+    assert found.keys() == {"server.principals[0].peer", "server.proxies[0].peer"}
+    assert all(says in fault for fault in found.values())
+
+
+def test_a_peer_speaks_as_a_client_that_is_named() -> None:
+    text = '[server]\ntls = {mode = "mesh"}\n[[server.principals]]\npeer = "dns:*.shop"\n'
+    assert faults(text) == {"server.principals[0].client_id": "is required"}
+
+
 def test_names_of_a_self_signed_certificate_are_names() -> None:
     text = "[server.tls]\nmode = 'self_signed'\nnames = {names}\n"
     good = ["authsvc", "*.authsvc.svc", "10.0.0.1", "::1", "a_b.test"]

@@ -10,10 +10,12 @@ import re
 from authsvc.config.settings import LOOPBACK, Server, TlsMode, is_loopback, split_listen
 from authsvc.core.addresses import is_address
 from authsvc.core.errors import FieldViolation, InvalidRequest
+from authsvc.core.patterns import resource_pattern_fault
 from authsvc.core.rates import parse_rate
 
 _BEYOND = "self_signed or files (behind a sidecar mesh; insecure is plaintext)"
 _DNS_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
+_PEER = re.compile(r"spiffe://[a-z0-9._-]+/[^\s]+\Z|dns:[^\s/]+\Z")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")
 
 
@@ -40,18 +42,32 @@ def judge_peers(server: Server, faults: list[FieldViolation]) -> None:
     needed = "needs server.client_ca, or server.tls.mode mesh"
     if server.principals and not known:
         faults.append(FieldViolation("server.principals", needed))
+    for index, principal in enumerate(server.principals):
+        _judge_peer(f"server.principals[{index}].peer", principal.peer, faults)
+        if not principal.client_id:
+            faults.append(FieldViolation(f"server.principals[{index}].client_id", "is required"))
     for index, proxy in enumerate(server.proxies):
         setting = f"server.proxies[{index}].peer"
-        if not proxy.peer:
-            faults.append(FieldViolation(setting, "is required"))
-        elif proxy.peer != LOOPBACK and not known:
-            faults.append(FieldViolation(setting, needed))
-        elif proxy.peer == LOOPBACK and mesh:
+        if proxy.peer != LOOPBACK:
+            if proxy.peer and not known:
+                faults.append(FieldViolation(setting, needed))
+            _judge_peer(setting, proxy.peer, faults)
+        elif mesh:
             faults.append(FieldViolation(setting, "is every caller behind a sidecar: name SPIFFE ids in mode mesh"))
     try:
         parse_rate(server.auth_failures, "server.auth_failures")
     except InvalidRequest as error:
         faults.extend(error.violations)
+
+
+def _judge_peer(setting: str, peer: str, faults: list[FieldViolation]) -> None:
+    if not peer:
+        faults.append(FieldViolation(setting, "is required"))
+    elif not _PEER.match(peer):
+        # A certificate of any authority could bear it, were the trust domain a wildcard.
+        faults.append(FieldViolation(setting, f"`{peer}` is neither spiffe://TRUST-DOMAIN/PATH nor dns:NAME"))
+    elif (fault := resource_pattern_fault(peer)) is not None:
+        faults.append(FieldViolation(setting, fault))
 
 
 def _judge_tls(server: Server, faults: list[FieldViolation]) -> None:

@@ -94,7 +94,11 @@ class Tls:
 class PeerPrincipal:
     """A TLS peer that is a client of ours without a token."""
 
-    peer: str = _doc("a SPIFFE id, or `dns:` and a name, as it stands in the client certificate.", "")
+    peer: str = _doc(
+        "a SPIFFE id or `dns:NAME` as it stands in the client certificate, or a pattern: `*` stays between slashes, "
+        "`**` crosses, neither in the trust domain. A name beats a pattern, the first pattern the others.",
+        "",
+    )
     client_id: str = _doc("the client it speaks as.", "")
 
 

@@ -131,7 +131,8 @@ class Authenticator:
     def __init__(self, tokens: Tokens, peers: Sequence[PeerPrincipal], proxies: Sequence[Proxy]) -> None:
         self._tokens = tokens
         self._known = _Known(None, 0, {})
-        self._peers = {peer.peer: peer.client_id for peer in peers}
+        self._peers = tuple(peers)
+        self._client_of = lru_cache(_MOST_KNOWN)(self._client)
         self._proxies = tuple(proxies)
         self._grant_of = lru_cache(_MOST_KNOWN)(self._grant)
 
@@ -158,11 +159,20 @@ class Authenticator:
     ) -> Principal:
         if authorization:
             return self._bearer(authorization, snapshot, now)
+        client_id = self._client_of(identities)
+        if not client_id:
+            raise Unauthenticated(_ONE_ANSWER)
+        return self._of(client_id, snapshot, now)
+
+    def _client(self, identities: tuple[str, ...]) -> str:
+        """The client of the first identity that is mapped, empty where none is: by its name, else by a pattern."""
         for identity in identities:
-            client_id = self._peers.get(identity)
-            if client_id is not None:
-                return self._of(client_id, snapshot, now)
-        raise Unauthenticated(_ONE_ANSWER)
+            named = (peer.client_id for peer in self._peers if peer.peer == identity)
+            alike = (peer.client_id for peer in self._peers if resource_matcher(peer.peer)(identity))
+            client_id = next(named, None) or next(alike, "")
+            if client_id:
+                return client_id
+        return ""
 
     def _bearer(self, authorization: Sequence[str], snapshot: Snapshot, now: int) -> Principal:
         scheme, _, token = authorization[0].partition(" ")

@@ -174,6 +174,7 @@ def _shows(service: Serving, certificate: bytes) -> bool:
 
 
 @pytest.mark.standard("U1")
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_certificates_and_client_ca_rotate_under_load_and_no_call_is_lost(tmp_path: Path, transport: str) -> None:
     skip_where_missing(transport)
