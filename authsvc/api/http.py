@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
 
@@ -57,13 +56,42 @@ class KeySet(Protocol):
         """For how many seconds it may be cached, jitter included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operations:
-    """What the ops listener shows. `unready` says why the replica wants no traffic, empty while it does."""
+class Operations(Protocol):
+    """What the ops listener shows: of one process, or of several that answer for each other."""
 
-    unready: Callable[[], str]
-    metrics: Callable[[], bytes]
-    version: str
+    @property
+    def version(self) -> str:
+        """The release."""
+
+    async def unready(self) -> str:
+        """Why the replica wants no traffic; empty while it does."""
+
+    async def stuck(self) -> str:
+        """What only a restart mends; empty while there is nothing."""
+
+    async def metrics(self) -> bytes:
+        """OpenMetrics text."""
+
+
+class OwnOperations:
+    """Those of this process; `unready` says why it wants no traffic."""
+
+    def __init__(self, unready: Callable[[], str], metrics: Callable[[], bytes], version: str) -> None:
+        self._unready = unready
+        self._metrics = metrics
+        self.version = version
+
+    async def unready(self) -> str:
+        """See `Operations`."""
+        return self._unready()
+
+    async def stuck(self) -> str:
+        """Nothing: a process that is stuck does not get here."""
+        return ""
+
+    async def metrics(self) -> bytes:
+        """See `Operations`."""
+        return self._metrics()
 
 
 def public_application(key_set: Callable[[], KeySet], log: FaultLog, *, tls: bool) -> ASGIApp:
@@ -88,14 +116,15 @@ def ops_application(operations: Operations, log: FaultLog) -> ASGIApp:
     """The application of `ops_listen`; plain HTTP, no identifier in any answer."""
 
     async def livez(_request: Request) -> Response:
-        return _text("alive")
+        why = await operations.stuck()
+        return _text(why, 503) if why else _text("alive")
 
     async def readyz(_request: Request) -> Response:
-        why = operations.unready()
+        why = await operations.unready()
         return _text(why, 503) if why else _text("ready")
 
     async def metrics(_request: Request) -> Response:
-        return Response(operations.metrics(), media_type=OPENMETRICS, headers={"cache-control": "no-store"})
+        return Response(await operations.metrics(), media_type=OPENMETRICS, headers={"cache-control": "no-store"})
 
     async def version(_request: Request) -> Response:
         return Response(json.dumps({"version": operations.version}), media_type="application/json")

@@ -23,6 +23,7 @@ from authsvc.api.handlers_admin import ClientAdminHandlers, KeyAdminHandlers, Po
 from authsvc.api.handlers_authz import AuthzHandlers, LimitHandlers
 from authsvc.api.handlers_tokens import KeyHandlers, TokenHandlers
 from authsvc.api.health import Health
+from authsvc.api.http import Operations, OwnOperations
 from authsvc.api.method_table import MethodTable, Service
 from authsvc.api.pages import PageTokens
 from authsvc.api.reflection import Reflection
@@ -37,6 +38,8 @@ from authsvc.core.rates import parse_rate
 from authsvc.telemetry import Gauge, Metrics, Total, tracing
 from authsvc.transport.grpcio_server import GrpcioServer
 from authsvc.transport.http_server import HttpServers
+from authsvc.transport.sharing import Place
+from authsvc.transport.siblings import Siblings
 from authsvc.transport.tls import LiveTls
 from authsvc.usecases.audit_log import AuditLog
 from authsvc.usecases.authz import Authorizer
@@ -101,31 +104,46 @@ class AuthorizationService:
         self.engine = self._engine(services)
         self._grpc: GrpcioServer | None = None
         self._http: HttpServers | None = None
+        self._siblings: Siblings | None = None
         self._upkeep: asyncio.Task[None] | None = None
 
-    async def start(self, *, listens_for_grpc: bool = True) -> Addresses:
+    @property
+    def grace(self) -> float:
+        """How long a stop waits for calls in flight, in seconds."""
+        return self._found.config.server.grace
+
+    async def start(self, *, listens_for_grpc: bool = True, place: Place | None = None) -> Addresses:
         """Listen and serve; raises ListenFault, and InvalidRequest where certificate files are at fault.
 
-        Without `listens_for_grpc` another listens and calls `engine`; the address is the one configured then.
+        Without `listens_for_grpc` another listens and calls `engine`; the address is the one configured then. One of
+        several workers listens where its `place` says, and answers for all of them on the operations listener.
         """
         config = self._found.config
         self.audit.start()
         await self._syncing.start()
         await self._counting.start()
-        self._tls = tls = live_tls(config, self._found.directory, self._found.clock.now, self._log.event)
+        # Of several processes that look at the same files, one tells of them.
+        tell = self._log.event if place is None or place.number == 1 else None
+        self._tls = tls = live_tls(config, self._found.directory, self._found.clock.now, tell)
         sidecar = config.server.tls.mode is TlsMode.MESH
-        grpc = config.server.listen
+        server = config.server
+        wanted = Addresses(server.listen, server.http_listen, server.ops_listen)
+        operations: Operations = OwnOperations(self.unready_reason, self._metrics.openmetrics, __version__)
+        if place is not None:
+            wanted = Addresses(place.grpc, place.http, place.ops)
+            operations = self._siblings = Siblings(place, operations)
+            await self._siblings.start()
+        grpc, shared = wanted.grpc, place is not None
         if listens_for_grpc:
-            self._grpc = GrpcioServer(self.engine, asyncio.get_running_loop())
+            self._grpc = GrpcioServer(self.engine, asyncio.get_running_loop(), reuse_port=shared)
             grpc = _with_port(grpc, self._grpc.listen(grpc, tls, sidecar=sidecar))
         self._http = HttpServers(
             key_set=lambda: self._key_sets.of(self._found.tail.current, self._found.clock.now()),
-            metrics=self._metrics.openmetrics,
-            ready=self.unready_reason,
-            version=__version__,
+            operations=operations,
             log=self._log,
+            reuse_port=shared,
         )
-        http, ops = await self._http.listen(config.server.http_listen, config.server.ops_listen, tls, sidecar=sidecar)
+        http, ops = await self._http.listen(wanted.http, wanted.ops, tls, sidecar=sidecar)
         if tls is not None:
             tls.start()
         self._upkeep = asyncio.create_task(self._keep_up())
@@ -144,6 +162,8 @@ class AuthorizationService:
             await self._http.close()
         if self._tls is not None:
             await asyncio.to_thread(self._tls.stop)
+        if self._siblings is not None:
+            await self._siblings.stop()
         await self._counting.stop()
         await self._syncing.stop()
         await asyncio.to_thread(self.audit.stop)

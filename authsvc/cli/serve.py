@@ -11,8 +11,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,15 +18,15 @@ import typer
 
 from authsvc.cli.faults import Exit, of_error, wrong_use
 from authsvc.cli.options import ConfigOption, FormOption
+from authsvc.cli.orphans import Orphans
 from authsvc.cli.output import Form, show
-from authsvc.cli.serve_pyvoy import serve_in_envoy, why_not
 from authsvc.cli.settings import load_config, sources
 
 if TYPE_CHECKING:
+    from authsvc.bootstrap.letter import Letter
     from authsvc.bootstrap.service import Addresses
-    from authsvc.cli.serve_pyvoy import Addresses as EnvoyAddresses
+    from authsvc.cli.serve_workers import Addresses as SupervisedAddresses
     from authsvc.config import Config
-    from authsvc.storage.sql.directory_lock import DataDirectoryLock
     from authsvc.transport.tls import LiveTls
 
 SWITCH_INTERVAL_S = 0.0005
@@ -42,6 +40,9 @@ def serve(
     transport: Annotated[
         str, typer.Option("--transport", help="Short for --server.transport.", show_default=False)
     ] = "",
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Short for --server.workers.", show_default=False)
+    ] = None,
     accept_new_issuer: Annotated[
         bool, typer.Option("--accept-new-issuer", help="Issue under another issuer than the record remembers.")
     ] = False,
@@ -52,9 +53,15 @@ def serve(
     Every setting of the configuration is also a flag: --server.listen 127.0.0.1:7070.
     """
     begun = time.monotonic()
-    extra = [*context.args, *(["--server.transport", transport] if transport else [])]
+    extra = [
+        *context.args,
+        *(["--server.transport", transport] if transport else []),
+        *(["--server.workers", str(workers)] if workers is not None else []),
+    ]
     chosen = load_config(config, extra)
     from authsvc.bootstrap.first_start import prepare_directory
+    from authsvc.bootstrap.letter import Letter
+    from authsvc.cli.serve_workers import why_not
     from authsvc.core.errors import AuthsvcError
     from authsvc.storage.data_directory import data_directory
     from authsvc.storage.sql.directory_lock import DataDirectoryLock
@@ -72,9 +79,10 @@ def serve(
     try:
         prepare_directory(directory)
         with DataDirectoryLock(directory) as lock:
-            if chosen.server.transport == "pyvoy" and not missing:
-                inside = _Inside(sources(config, extra), lock, accept_new_issuer)
-                asyncio.run(_supervise(chosen, directory, begun, form, inside))
+            in_envoy = chosen.server.transport == "pyvoy" and not missing
+            if in_envoy or chosen.server.workers > 1:
+                letter = Letter(*sources(config, extra), directory, accept_new_issuer, SWITCH_INTERVAL_S)
+                asyncio.run(_supervise(chosen, letter, lock.fileno(), begun, form, in_envoy=in_envoy))
             else:
                 asyncio.run(_serve(chosen, directory, begun, form, accept_new_issuer=accept_new_issuer))
     except AuthsvcError as error:
@@ -107,7 +115,7 @@ async def _serve(config: Config, directory: Path, begun: float, form: Form, *, a
     log_the_unexpected(foundation.log)
     service = AuthorizationService(foundation, environment=os.environ)
     stopped = asyncio.Event()
-    _on_signals(stopped)
+    _on_signals(stopped, Orphans())
     try:
         addresses = await service.start()
     except ListenFault as fault:
@@ -123,38 +131,34 @@ async def _serve(config: Config, directory: Path, begun: float, form: Form, *, a
     await service.stop(config.server.grace)
 
 
-@dataclass(frozen=True, slots=True)
-class _Inside:
-    """What the service inside Envoy is given."""
+async def _supervise(config: Config, letter: Letter, lock: int, begun: float, form: Form, *, in_envoy: bool) -> None:
+    from authsvc.cli.serve_workers import Supervision, supervise
 
-    sources: tuple[str, Mapping[str, str]]
-    lock: DataDirectoryLock
-    accept_new_issuer: bool
+    stopped, orphans = asyncio.Event(), Orphans()
+    _on_signals(stopped, orphans)
 
+    def ready(addresses: SupervisedAddresses, tls: LiveTls | None) -> None:
+        _tell_admin_file(letter.directory, addresses, tls)
+        _say_ready(form, addresses, letter.directory, time.monotonic() - begun, tls)
 
-async def _supervise(config: Config, directory: Path, begun: float, form: Form, inside: _Inside) -> None:
-    stopped = asyncio.Event()
-    _on_signals(stopped)
+    def say(worker: int, what: str) -> None:
+        told = {"event": "worker", "worker": worker, "text": what}
+        line = json.dumps(told) if form is Form.JSON else f"authsvc: worker {worker} {what}"
+        print(line, file=sys.stderr, flush=True)
 
-    def ready(addresses: EnvoyAddresses, tls: LiveTls | None) -> None:
-        _tell_admin_file(directory, addresses, tls)
-        _say_ready(form, addresses, directory, time.monotonic() - begun, tls)
-
-    await serve_in_envoy(
-        config,
-        inside.sources,
-        directory,
-        inside.lock,
-        accept_new_issuer=inside.accept_new_issuer,
-        switch_interval=SWITCH_INTERVAL_S,
+    await supervise(
+        Supervision(config, letter, lock, in_envoy, orphans, say),
         named=lambda fault: _named(fault, config),
         ready=ready,
         stopped=stopped,
     )
 
 
-def _on_signals(stopped: asyncio.Event) -> None:
-    """The first signal asks for a graceful end; a second one ends the process as it would any other."""
+def _on_signals(stopped: asyncio.Event, orphans: Orphans) -> None:
+    """The first signal asks for a graceful end; a second one ends the process as it would any other.
+
+    In a container this is PID 1, which inherits the children of others.
+    """
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -165,6 +169,8 @@ def _on_signals(stopped: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGCHLD, orphans.reap)
+    orphans.reap()  # those that ended before anybody heard
 
 
 def _named(fault: str, config: Config) -> str:
@@ -175,7 +181,7 @@ def _named(fault: str, config: Config) -> str:
     return f"server: {fault}"
 
 
-def _tell_admin_file(directory: Path, addresses: Addresses | EnvoyAddresses, tls: LiveTls | None) -> None:
+def _tell_admin_file(directory: Path, addresses: Addresses | SupervisedAddresses, tls: LiveTls | None) -> None:
     """Keep address and certificate in the first admin's file true: one moves, the other is renewed."""
     if tls is None:
         _write_admin_file(directory, addresses.grpc)
@@ -199,7 +205,7 @@ def _write_admin_file(directory: Path, address: str, certificate: str = "", pin:
 
 
 def _say_ready(
-    form: Form, addresses: Addresses | EnvoyAddresses, directory: Path, seconds: float, tls: LiveTls | None
+    form: Form, addresses: Addresses | SupervisedAddresses, directory: Path, seconds: float, tls: LiveTls | None
 ) -> None:
     from authsvc import __version__
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from authsvc.config import TlsVersion
-from authsvc.transport.listening import host_and_port
+from authsvc.transport.listening import CONNECTION_AGE_SECONDS, host_and_port
 from authsvc.transport.tls import SUITES, TlsMaterial
 
 STREAMS_A_CONNECTION: Final = 1_000
@@ -22,7 +22,8 @@ CONNECTION_WINDOW_BYTES: Final = 4 * 1024 * 1024
 BUFFER_BYTES: Final = 1024 * 1024
 HEADERS_KIB: Final = 64
 """Above what the framing takes, which answers RESOURCE_EXHAUSTED; Envoy itself would only end the stream."""
-CONNECTION_AGE: Final = "600s"
+AGE_JITTER_PERCENT: Final = 10.0
+"""As grpcio's, so that callers who came together do not come back together."""
 DRAIN_PAUSE: Final = "1s"
 """Between the two GOAWAYs of a graceful end: calls that are on their way meanwhile are still served."""
 
@@ -60,6 +61,7 @@ class EnvoyPlan:
     sidecar: bool = False
     """Whether callers come through a sidecar of this machine, which says who they are."""
     reuse_port: bool = False
+    connection_age: float = CONNECTION_AGE_SECONDS
 
     @property
     def admin(self) -> Path:
@@ -143,7 +145,10 @@ def _manager(plan: EnvoyPlan) -> dict[str, Any]:
         "drain_timeout": DRAIN_PAUSE,
         # Streams are quiet for as long as nothing changes; a caller that left is looked for by the application.
         "stream_idle_timeout": "0s",
-        "common_http_protocol_options": {"max_connection_duration": CONNECTION_AGE},
+        "common_http_protocol_options": {
+            "max_connection_duration": f"{plan.connection_age:g}s",
+            "max_connection_duration_jitter": {"value": AGE_JITTER_PERCENT},
+        },
         "http2_protocol_options": {
             "max_concurrent_streams": STREAMS_A_CONNECTION,
             "initial_stream_window_size": STREAM_WINDOW_BYTES,

@@ -24,7 +24,7 @@ from authsvc.api.engine import Engine, State
 from authsvc.api.method_table import BATCH_BYTES, Kind, Row
 from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
 from authsvc.core.values import Revision
-from authsvc.transport.listening import ListenFault
+from authsvc.transport.listening import CONNECTION_AGE_SECONDS, ListenFault
 from authsvc.transport.peers import HEADER, SPIFFE, of_sidecar
 from authsvc.transport.pools import WorkPool
 from authsvc.transport.streams import Stream, Streams
@@ -37,8 +37,8 @@ STREAM_THREADS = 1_000
 QUEUE_CAP = 1_000
 """Calls that may wait for a thread; those beyond are refused, each in its row's way."""
 
-CONNECTION_AGE_MS = 10 * 60 * 1_000
 CONNECTION_AGE_GRACE_MS = 60 * 60 * 1_000
+"""How long calls and streams stay on a connection that takes no more of them."""
 METADATA_BYTES = 16 * 1024
 
 QUIET_SECONDS = 0.25
@@ -65,7 +65,9 @@ class GrpcioServer:
         stream_threads: int = STREAM_THREADS,
         queue_cap: int = QUEUE_CAP,
         reuse_port: bool = False,
+        connection_age: float = CONNECTION_AGE_SECONDS,
     ) -> None:
+        """`reuse_port`: other processes listen on the same port. `connection_age` in seconds."""
         self._engine = engine
         self._loop = loop
         self._queue_cap = queue_cap
@@ -77,7 +79,9 @@ class GrpcioServer:
         self._sidecar = False
         self._streams = Streams(stream_threads)
         self._server = grpc.server(
-            self._plain, handlers=[_Handlers(self._behaviours())], options=_options(reuse_port=reuse_port)
+            self._plain,
+            handlers=[_Handlers(self._behaviours())],
+            options=_options(connection_age, reuse_port=reuse_port),
         )
 
     def listen(self, address: str, tls: LiveTls | None = None, *, sidecar: bool = False) -> int:
@@ -355,7 +359,7 @@ def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration
     )
 
 
-def _options(*, reuse_port: bool) -> tuple[tuple[str, int], ...]:
+def _options(connection_age: float, *, reuse_port: bool) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.so_reuseport", int(reuse_port)),
         # The largest row's cap; the engine judges each row's own.
@@ -364,7 +368,7 @@ def _options(*, reuse_port: bool) -> tuple[tuple[str, int], ...]:
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_concurrent_streams", STREAM_THREADS),
-        ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+        ("grpc.max_connection_age_ms", int(connection_age * 1_000)),
         ("grpc.max_connection_age_grace_ms", CONNECTION_AGE_GRACE_MS),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

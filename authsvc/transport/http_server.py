@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import uvicorn
 
 from authsvc.api.http import FaultLog, KeySet, Operations, ops_application, public_application
 from authsvc.core.addresses import is_loopback_address
-from authsvc.transport.listening import ListenFault, host_and_port
+from authsvc.transport.listening import cannot_listen, host_and_port
 from authsvc.transport.peers import BESIDE_SIDECAR
 from authsvc.transport.tls import LiveTls, TlsMaterial, server_context
 
@@ -35,8 +34,12 @@ BACKLOG = 128
 class HttpServer:
     """One listening HTTP server."""
 
-    def __init__(self, application: ASGIApp, address: str, tls: LiveTls | None = None) -> None:
+    def __init__(
+        self, application: ASGIApp, address: str, tls: LiveTls | None = None, *, reuse_port: bool = False
+    ) -> None:
+        """`reuse_port`: other processes listen there too."""
         self._address = address
+        self._reuse_port = reuse_port
         self._tls = tls
         self._config = uvicorn.Config(
             application,
@@ -78,10 +81,9 @@ class HttpServer:
         host, port = host_and_port(self._address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            return socket.create_server((host, port), family=family, backlog=BACKLOG)
+            return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=self._reuse_port)
         except OSError as fault:
-            why = os.strerror(fault.errno) if fault.errno and fault.errno > 0 else "not an address of this machine"
-            raise ListenFault(f"cannot listen on {self._address}: {why}") from fault
+            raise cannot_listen(self._address, fault) from fault
 
 
 def _renewing_context(tls: LiveTls) -> ssl.SSLContext:
@@ -108,15 +110,15 @@ class HttpServers:
         self,
         *,
         key_set: Callable[[], KeySet],
-        metrics: Callable[[], bytes],
-        ready: Callable[[], str],
-        version: str,
+        operations: Operations,
         log: FaultLog,
+        reuse_port: bool = False,
     ) -> None:
-        """`ready` says why this replica wants no traffic, empty while it does."""
+        """`reuse_port`: other processes listen on the same ports."""
         self._key_set = key_set
-        self._operations = Operations(ready, metrics, version)
+        self._operations = operations
         self._log = log
+        self._reuse_port = reuse_port
         self._servers: list[HttpServer] = []
 
     async def listen(self, http: str, ops: str, tls: LiveTls | None, *, sidecar: bool = False) -> tuple[str, str]:
@@ -128,8 +130,8 @@ class HttpServers:
         if sidecar:
             public = _behind_sidecar(public)
         listeners = (
-            (http, HttpServer(public, http, tls)),
-            (ops, HttpServer(ops_application(self._operations, self._log), ops)),
+            (http, HttpServer(public, http, tls, reuse_port=self._reuse_port)),
+            (ops, HttpServer(ops_application(self._operations, self._log), ops, reuse_port=self._reuse_port)),
         )
         addresses = []
         for address, server in listeners:

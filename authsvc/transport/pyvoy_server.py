@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Any, Final
 from authsvc.storage.secret_files import write_secret
 from authsvc.transport.envoy_config import LISTENER, EnvoyPlan, EnvoyTls, envoy_config, tls_secrets
 from authsvc.transport.link import DESCRIPTOR, DRAIN, PEERS, REFUSE, START_SECONDS, Link, link
-from authsvc.transport.listening import ListenFault, Peers
+from authsvc.transport.listening import CONNECTION_AGE_SECONDS, ListenFault, Peers
 from authsvc.transport.tls import LiveTls, TlsMaterial
 
 STOP_SECONDS: Final = 5.0
@@ -61,37 +61,80 @@ class PyvoyServer:
     `application` is `module:attribute`, imported there; `letter` is handed to it as it starts.
     """
 
-    def __init__(self, application: str, letter: Mapping[str, Any] | None = None, *, keep: Sequence[int] = ()) -> None:
-        """`keep`: descriptors that Envoy holds for as long as it runs, such as that of a lock."""
+    def __init__(
+        self,
+        application: str,
+        letter: Mapping[str, Any] | None = None,
+        *,
+        keep: Sequence[int] = (),
+        reuse_port: bool = False,
+        connection_age: float = CONNECTION_AGE_SECONDS,
+    ) -> None:
+        """`keep`: descriptors that Envoy holds for as long as it runs, such as that of a lock.
+
+        `reuse_port`: other processes listen on the same port. `connection_age` in seconds.
+        """
         self._application = application
         self._keep = tuple(keep)
+        self._reuse_port = reuse_port
+        self._connection_age = connection_age
         self._letter = dict(letter or {})
+        self._plan: EnvoyPlan | None = None
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
+        self._no_longer: Callable[[], None] = _nothing
+        """Stops the putting of new certificates into the folder."""
         self.told: Mapping[str, Any] = {}
         """What the application said when it was ready."""
 
     def listen(self, address: str, tls: LiveTls | None = None, *, sidecar: bool = False) -> int:
-        """Start Envoy, bind `host:port`, wait until the application is ready; gives the port.
+        """`begin`, and `await_listening`."""
+        self.begin(address, tls, sidecar=sidecar)
+        return self.await_listening()
 
-        `sidecar`: calls come through one on this machine, and others are refused. Raises ListenFault, StartFault where
-        the application says why it does not start, PyvoyMissing.
+    def begin(self, address: str, tls: LiveTls | None = None, *, sidecar: bool = False) -> None:
+        """Start Envoy, to listen on `host:port`; does not wait. Raises ListenFault, PyvoyMissing.
+
+        `sidecar`: calls come through one on this machine, and others are refused.
         """
         envoy, module, libpython = _parts()
         self._folder = Path(tempfile.mkdtemp(prefix="authsvc-", dir=_in_memory()))
         envoy_tls = None if tls is None else EnvoyTls(tls.minimum, tls.current.client_ca is not None)
         certificates = envoy_tls is not None and envoy_tls.client_certificates
         self._letter[PEERS] = Peers.SIDECAR if sidecar else Peers.CERTIFICATE if certificates else Peers.NOBODY
-        plan = EnvoyPlan(address, module, self._application, self._folder, envoy_tls, sidecar)
+        plan = EnvoyPlan(
+            address,
+            module,
+            self._application,
+            self._folder,
+            tls=envoy_tls,
+            sidecar=sidecar,
+            reuse_port=self._reuse_port,
+            connection_age=self._connection_age,
+        )
+        self._plan = plan
         try:
             config = self._folder / "envoy.json"
             config.write_text(json.dumps(envoy_config(plan)), encoding="utf-8")
             if tls is not None:
-                tls.use(partial(_put_secrets, plan))
+                put = partial(_put_secrets, plan)
+                tls.use(put)
+                self._no_longer = partial(tls.leave, put)
             self._start(envoy, config, libpython)
+        except BaseException:
+            self.kill()
+            raise
+
+    def await_listening(self) -> int:
+        """Wait until the application is ready and Envoy listens; gives the port.
+
+        Raises ListenFault, and StartFault where the application says why it does not start. Envoy is ended then.
+        """
+        assert self._plan is not None
+        try:
             self._await_ready()
-            return self._await_port(plan)
+            return self._await_port(self._plan)
         except BaseException:
             self.kill()
             raise
@@ -155,6 +198,7 @@ class PyvoyServer:
         if self._link is not None:
             self._link.close()
             self._link = None
+        self._no_longer()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -234,6 +278,10 @@ class PyvoyServer:
     @staticmethod
     def _pause() -> None:
         time.sleep(_POLL_SECONDS)
+
+
+def _nothing() -> None:
+    """Without TLS."""
 
 
 def _in_memory() -> str | None:

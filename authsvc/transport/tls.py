@@ -14,6 +14,7 @@ import os
 import ssl
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -131,6 +132,11 @@ class LiveTls:
         replace(self._current)
         self._users.append(replace)
 
+    def leave(self, replace: Replace) -> None:
+        """Call it no more; nothing where it was not called."""
+        with suppress(ValueError):
+            self._users.remove(replace)
+
     def start(self) -> None:
         """Look at the files every second, in a thread of its own, until `stop`."""
         self._looking = threading.Thread(target=self._keep_looking, name="certificates", daemon=True)
@@ -161,7 +167,7 @@ class LiveTls:
         self._tell_of_faults(now)
 
     def _replace(self, found: TlsMaterial) -> None:
-        for replace in self._users:
+        for replace in tuple(self._users):
             replace(found)
         self._current = found
         self._tell("certificate.renewed", {"not_after": _date(found.not_after), "pin": found.pin})

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from authsvc.api.http import Operations, ops_application, public_application
+from authsvc.api.http import OwnOperations, ops_application, public_application
 from authsvc.core.errors import Reason, Unavailable
 from authsvc.telemetry import Gauge, Metrics, SecurityLog
 from authsvc.usecases.key_sets import KeySet
@@ -92,7 +92,7 @@ def operations(unready: str = "") -> Any:
     metrics = Metrics([Gauge("authsvc_bindings", "Bindings.", lambda: 3.0)], "0.1.0")
     metrics.observe("authsvc.v1.AuthzService/Check", 0, Reason.ALLOWED, 0.002)
     return ops_application(
-        Operations(lambda: unready, metrics.openmetrics, "0.1.0"), SecurityLog(io.StringIO(), now=lambda: 0)
+        OwnOperations(lambda: unready, metrics.openmetrics, "0.1.0"), SecurityLog(io.StringIO(), now=lambda: 0)
     )
 
 

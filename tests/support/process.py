@@ -102,10 +102,10 @@ class Serving:
         return [json.loads(line) for line in self.server.log.read_text().splitlines()]
 
 
-def page(url: str) -> tuple[int, str]:
+def page(url: str, timeout: float = 5.0) -> tuple[int, str]:
     """Status and text; raises OSError where nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

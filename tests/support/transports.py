@@ -18,6 +18,7 @@ import pytest
 
 from authsvc.core.roles_builtin import CALLER
 from authsvc.transport.grpcio_server import STREAM_THREADS, GrpcioServer
+from authsvc.transport.listening import CONNECTION_AGE_SECONDS
 from authsvc.transport.pyvoy_server import PyvoyServer, why_missing
 from authsvc.transport.tls import LiveTls
 from authsvc.v1 import authz_pb2
@@ -73,11 +74,13 @@ def serving(
     report: Path | None = None,
     host: str = "127.0.0.1",
     sidecar: bool = False,
+    connection_age: float = CONNECTION_AGE_SECONDS,
 ) -> Iterator[Served]:
     """The scenario on a free port, drained at the end. `small`: at most three streams."""
     if transport == "pyvoy":
         letter = {"report": str(report)} if report is not None else {}
-        pyvoy = PyvoyServer(f"tests.support.scenario:{'small' if small else 'application'}", letter)
+        application = f"tests.support.scenario:{'small' if small else 'application'}"
+        pyvoy = PyvoyServer(application, letter, connection_age=connection_age)
         port = pyvoy.listen(f"{host}:0", tls, sidecar=sidecar)
         try:
             yield Served(transport, port, pyvoy, report)
@@ -86,7 +89,8 @@ def serving(
         return
     with running_loop() as loop:
         here = scenario(str(report) if report is not None else "")
-        grpcio = GrpcioServer(here.engine, loop, stream_threads=3 if small else STREAM_THREADS)
+        streams = 3 if small else STREAM_THREADS
+        grpcio = GrpcioServer(here.engine, loop, stream_threads=streams, connection_age=connection_age)
         port = grpcio.listen(f"{host}:0", tls, sidecar=sidecar)
         try:
             yield Served(transport, port, grpcio, report, here)

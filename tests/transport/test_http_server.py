@@ -9,6 +9,7 @@ import ssl
 import httpx
 import pytest
 
+from authsvc.api.http import OwnOperations
 from authsvc.bootstrap.certificates import TlsFiles
 from authsvc.telemetry import SecurityLog
 from authsvc.transport.http_server import HttpServers
@@ -23,9 +24,7 @@ def servers() -> HttpServers:
     """Both listeners, with one key set."""
     return HttpServers(
         key_set=lambda: KeySet('{"keys":[]}', '"t"', 60),
-        metrics=lambda: b"# EOF\n",
-        ready=lambda: "",
-        version="0.1.0",
+        operations=OwnOperations(lambda: "", lambda: b"# EOF\n", "0.1.0"),
         log=SecurityLog(io.StringIO(), now=lambda: 0),
     )
 
