@@ -34,7 +34,6 @@ RENEW_S = 30 * 86_400
 CLOCKS = dt.timedelta(hours=1)
 """How far a client's clock may be behind."""
 
-_WILDCARDS = {"0.0.0.0", "::", "*"}  # noqa: S104 - compared with, not bound to
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -100,7 +99,7 @@ def _names(listens: Iterable[str], more: Iterable[str]) -> tuple[str, ...]:
     found: list[str] = []
     for listen in listens:
         host, _ = split_listen(listen)
-        if host in _WILDCARDS:
+        if is_address(host) and ipaddress.ip_address(host).is_unspecified:
             found += [socket.gethostname(), *_HERE]
         else:
             found += [host, *(_HERE if is_loopback(listen) else ())]
