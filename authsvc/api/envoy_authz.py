@@ -29,7 +29,8 @@ from authsvc.api.envoy_messages import CheckResponse, HeaderValueOption
 from authsvc.api.errors import Code
 from authsvc.api.rate_limit_headers import rate_limit_fields
 from authsvc.core.errors import Reason
-from authsvc.usecases.envoy import HttpRequest, ProxyAnswer
+from authsvc.core.routes import RequestLine
+from authsvc.usecases.envoy import HttpRequest, ProxyAnswer, RequestDetails
 
 if TYPE_CHECKING:
     from authsvc.api.calls import Context
@@ -223,14 +224,13 @@ def _http_request(request: Any) -> HttpRequest:
     attributes = request.attributes
     http = attributes.request.http
     return HttpRequest(
-        method=http.method,
-        path=_path(http),
-        host=http.host,
-        scheme=http.scheme,
-        destination=attributes.destination.principal,
-        remote_address=attributes.source.address.socket_address.address,
-        authorization=_authorization(http),
-        extensions=dict(attributes.context_extensions),
+        RequestLine(http.method, _path(http), http.host, attributes.destination.principal),
+        _authorization(http),
+        lambda: RequestDetails(
+            http.scheme,
+            attributes.source.address.socket_address.address,
+            dict(attributes.context_extensions),
+        ),
     )
 
 
@@ -241,7 +241,7 @@ def _path(http: Any) -> str:
     than the service serves. So a `!` counts only where the raw header shows that it is one.
     """
     path: str = http.path
-    if "!" in path.partition("?")[0]:
+    if "!" in path and "!" in path.partition("?")[0]:
         raw = [header.raw_value for header in http.header_map.headers if header.key == ":path"]
         if raw != [path.encode("utf-8")]:
             return ""

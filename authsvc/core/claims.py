@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field
 from enum import Enum
 from math import ceil, floor
 from typing import Any, Final
@@ -99,11 +99,14 @@ class VerifiedToken:
     expire_time: int
     not_before: int | None
     minted_at: tuple[int, int] | None
+    scopes: frozenset[str] = field(init=False, repr=False, compare=False)
+    """`scope` as a set: decisions ask for it at every use of the token."""
     mint: InitVar[object] = None
 
     def __post_init__(self, mint: object) -> None:
         if mint is not _MINT:
             raise TypeError("only verification makes a VerifiedToken")
+        object.__setattr__(self, "scopes", frozenset(self.scope))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +226,7 @@ def check_now(
         raise TokenRefused("the token is not valid yet", Reason.TOKEN_NOT_YET_VALID)
     if audience is not IGNORE and audience.isdisjoint(verified.audience):
         raise TokenRefused("the token is not for this audience", Reason.TOKEN_AUDIENCE_MISMATCH)
-    if required_scope and not (isinstance(verified, VerifiedToken) and required_scope.issubset(verified.scope)):
+    if required_scope and not (isinstance(verified, VerifiedToken) and required_scope <= verified.scopes):
         raise TokenRefused("the token lacks a required scope", Reason.TOKEN_SCOPE_INSUFFICIENT)
 
 

@@ -314,5 +314,5 @@ def _covers(policy: CompiledPolicy, question: Question) -> bool:
     scope = question.scope
     if not scope:
         return not policy.scopes
-    covered = policy.scopes
-    return any(question.permission in covered.get(name, ()) for name in scope)
+    permission, covered = question.permission, policy.scopes
+    return any(permission in covered.get(name, ()) for name in scope)

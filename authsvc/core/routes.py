@@ -69,10 +69,12 @@ class RouteMatch(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     route: Route
-    path: tuple[str, ...]
+    path: tuple[tuple[str | None, str], ...]
+    """Its segments: a literal, or None and what it is captured as; empty for `*`."""
     is_open: bool
-    resource: tuple[str, ...]
-    """The template cut at its captures: text, name, text, name, .., text."""
+    resource: str
+    """The template as a format of the path's captures, where it has any; else as it is."""
+    is_filled: bool
     host: Matcher | None
     destination: Matcher | None
 
@@ -98,14 +100,26 @@ def compile_routes(routes: Iterable[Route]) -> CompiledRoutes:
         compiled.append(
             _Compiled(
                 route,
-                segments[:-1] if is_open else segments,
+                tuple(map(_segment, segments[:-1] if is_open else segments)),
                 is_open,
-                tuple(_CAPTURE.split(route.resource)),
+                *_format(route.resource),
                 resource_matcher(route.host.lower()) if route.host else None,
                 resource_matcher(route.destination) if route.destination else None,
             )
         )
     return CompiledRoutes(tuple(compiled))
+
+
+def _format(template: str) -> tuple[str, bool]:
+    if _CAPTURE.search(template) is None:
+        return template, False
+    return _CAPTURE.sub(r"%(\1)s", template.replace("%", "%%")), True
+
+
+def _segment(pattern: str) -> tuple[str | None, str]:
+    if pattern == "*":
+        return (None, "")
+    return (None, pattern[1:-1]) if pattern.startswith("{") else (pattern, "")
 
 
 def resource_fault(resource: str, path: str) -> str | None:
@@ -217,7 +231,7 @@ def match(compiled: CompiledRoutes, line: RequestLine) -> RouteMatch | None:
                 continue
         else:
             params = {}
-        return RouteMatch(route, params, _filled(candidate.resource, params))
+        return RouteMatch(route, params, _filled(candidate, params))
     return None
 
 
@@ -235,23 +249,21 @@ def _captured(candidate: _Compiled, segments: list[str]) -> dict[str, str] | Non
     if len(segments) <= len(wanted) if candidate.is_open else len(segments) != len(wanted):
         return None
     params: dict[str, str] = {}
-    for pattern, segment in zip(wanted, segments, strict=False):
-        if pattern[:1] not in {"*", "{"}:
-            if pattern != segment:
+    for (literal, name), segment in zip(wanted, segments, strict=False):
+        if literal is not None:
+            if literal != segment:
                 return None
         elif not segment:
             return None
-        elif pattern != "*":
-            params[pattern[1:-1]] = segment
+        elif name:
+            params[name] = segment
     return params
 
 
-def _filled(template: tuple[str, ...], params: Mapping[str, str]) -> str:
-    if len(template) == 1:
-        return template[0]
+def _filled(candidate: _Compiled, params: Mapping[str, str]) -> str:
+    if not candidate.is_filled:
+        return candidate.resource
     for value in params.values():
         if "*" in value:
             raise RouteRefused("the path names a resource with a wildcard")
-    parts = list(template)
-    parts[1::2] = [params[name] for name in template[1::2]]
-    return "".join(parts)
+    return candidate.resource % params

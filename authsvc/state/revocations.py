@@ -83,6 +83,9 @@ class Revocations:
         minted_at = token.minted_at
         if minted_at is None:
             return True
+        # Looked at before hashing: most deployments have no such revocation alive, and this is on every call's path.
+        if not (self.tokens or self.subjects or self.clients or self.issuers):
+            return False
         return (
             (bool(self.tokens) and revocation_digest(RevocationKind.TOKEN, token.token_id) in self.tokens)
             or _refuses(self.subjects, RevocationKind.SUBJECT, token.subject, minted_at)
@@ -92,7 +95,6 @@ class Revocations:
 
 
 def _refuses(since: Since, kind: RevocationKind, value: str, minted_at: Order) -> bool:
-    # Looked at before hashing: most deployments have no such revocation alive, and this is on every call's path.
     if not since:
         return False
     found = since.get(revocation_digest(kind, value))

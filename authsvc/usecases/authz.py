@@ -60,24 +60,24 @@ def check(snapshot: Snapshot, principal: Principal, question: Question, *, now: 
 
 def question_of(
     token: VerifiedToken,
-    *,
     permission: str,
     resource: str,
+    *,
     tenant: str = "",
     context: Mapping[str, Any] = _NOTHING,
     request: Mapping[str, Any] | None = None,
 ) -> Question:
     """The question that a bearer's token and a request ask: the token's scope always bounds."""
     return Question(
-        subject=token.subject,
-        groups=token.groups,
-        permission=permission,
-        resource=resource,
-        tenant=tenant or token.tenant,
-        scope=frozenset(token.scope),
-        context=context,
-        token=TokenContext(token),
-        request=request,
+        token.subject,
+        permission,
+        resource,
+        tenant or token.tenant,
+        token.groups,
+        token.scopes,
+        context,
+        TokenContext(token),
+        request,
     )
 
 
@@ -111,6 +111,10 @@ class TokenContext(Mapping[str, Any]):
         value = getattr(self._token, _CLAIMS[claim])
         return list(value) if isinstance(value, tuple) else value
 
+    def get(self, claim: str, default: Any = None) -> Any:
+        """As any mapping's; `Mapping` itself would try and catch."""
+        return self[claim] if claim in _CLAIMS else default
+
     def __iter__(self) -> Iterator[str]:
         return iter(_CLAIMS)
 
@@ -137,9 +141,7 @@ class Authorizer:
             return Authorization(allowed=False, reason=Reason.TENANT_MISMATCH)
         if ask.tenant and ask.tenant != token.tenant:
             return Authorization(allowed=False, reason=Reason.TENANT_MISMATCH, token=token)
-        question = question_of(
-            token, permission=ask.permission, resource=ask.resource, tenant=ask.tenant, context=ask.context
-        )
+        question = question_of(token, ask.permission, ask.resource, tenant=ask.tenant, context=ask.context)
         decision = decide(snapshot.policy, snapshot.bindings, question, now=now)
         return Authorization(decision.allowed, decision.reason, token, decision)
 

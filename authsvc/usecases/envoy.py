@@ -6,8 +6,7 @@ Owns: the order peer, path, route, credential, token, check, limits (STANDARDS E
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authsvc.core.consumption import Hit, LimitOutcome
@@ -28,19 +27,25 @@ if TYPE_CHECKING:
 class HttpRequest(NamedTuple):
     """A request as the proxy tells it. Made once a call, as is a `ProxyAnswer`: named tuples are made the fastest.
 
-    `path` is raw and holds the query. `host` is the client's word; `destination` and `remote_address` are the
-    proxy's. `authorization` holds every value of that header. `extensions` is the proxy's own configuration of the
-    route (`context_extensions`): no key of it means anything here, conditions may read them (STANDARDS E6).
+    Of its line the host is the client's word, the destination the proxy's. `authorization` holds every value of that
+    header. `details` is asked only where a condition or a limit looks.
     """
 
-    method: str
-    path: str
-    host: str = ""
-    scheme: str = ""
-    destination: str = ""
-    remote_address: str = ""
-    authorization: tuple[str, ...] = ()
-    extensions: Mapping[str, str] = MappingProxyType({})
+    line: RequestLine
+    authorization: tuple[str, ...]
+    details: Callable[[], RequestDetails]
+
+
+class RequestDetails(NamedTuple):
+    """What few decisions look at.
+
+    `remote_address` is the proxy's word. `extensions` is the proxy's own configuration of the route
+    (`context_extensions`): no key of it means anything here, conditions may read them (STANDARDS E6).
+    """
+
+    scheme: str
+    remote_address: str
+    extensions: Mapping[str, str]
 
 
 class ProxyAnswer(NamedTuple):
@@ -87,9 +92,8 @@ class Gate:
 
         Only limits may have to wait for a store. They are debited only where all else allows.
         """
-        line = RequestLine(request.method, request.path, request.host, request.destination)
         try:
-            found = match(snapshot.policy.routes, line)
+            found = match(snapshot.policy.routes, request.line)
         except RouteRefused:
             return ProxyAnswer(allowed=False, reason=Reason.REQUEST_INVALID)
         if found is None:
@@ -104,7 +108,7 @@ class Gate:
     ) -> ProxyAnswer:
         """Everything but the limits."""
         route = found.route
-        audiences = proxy.audiences(route=route.name, audience=route.audience)
+        audiences = proxy.audiences(route.name, route.audience)
         if audiences is None:
             return ProxyAnswer(allowed=False, reason=Reason.CALLER_NOT_PERMITTED, route=route.name)
         if not audiences:
@@ -114,9 +118,7 @@ class Gate:
             token = self._tokens.verify(snapshot, bearer(request.authorization), audience=audiences, now=now)
         except (TokenRefused, Unauthenticated) as refused:
             return ProxyAnswer(allowed=False, reason=refused.reason, route=route.name)
-        question = question_of(
-            token, permission=route.permission, resource=found.resource, request=_Told(request, found)
-        )
+        question = question_of(token, route.permission, found.resource, request=_Told(request, found))
         decision = decide(snapshot.policy, snapshot.bindings, question, now=now)
         return ProxyAnswer(decision.allowed, decision.reason, route.name, token, decision)
 
@@ -138,9 +140,9 @@ class Gate:
             "client_id": token.client_id,
             "tenant": token.tenant,
             "route": found.route.name,
-            "method": request.method,
+            "method": request.line.method,
             "path": found.route.path,
-            "remote_address": request.remote_address,
+            "remote_address": request.details().remote_address,
         }
         matched = snapshot.policy.limits.match_route(found.route.limits, parts)
         consumed = await self._limits.take([Hit(rule, key) for rule, key in matched])
@@ -179,15 +181,16 @@ class _Told(Mapping[str, Any]):
     def _all(self) -> Mapping[str, Any]:
         if self._told is None:
             request, found = self._request, self._found
+            line, details = request.line, request.details()
             self._told = {
-                "method": request.method,
-                "path": clean_path(request.path),
-                "host": request.host,
-                "scheme": request.scheme,
-                "destination": request.destination,
-                "remote_address": request.remote_address,
+                "method": line.method,
+                "path": clean_path(line.path),
+                "host": line.host,
+                "scheme": details.scheme,
+                "destination": line.destination,
+                "remote_address": details.remote_address,
                 "route": found.route.name,
                 "params": dict(found.params),
-                "extensions": dict(request.extensions),
+                "extensions": dict(details.extensions),
             }
         return self._told

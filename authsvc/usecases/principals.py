@@ -88,12 +88,23 @@ class ProxyGrant:
     """What an Envoy peer may ask for; several entries of `server.proxies` add up."""
 
     entries: tuple[Proxy, ...]
+    _known: dict[tuple[str, str], frozenset[str] | None] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
-    def audiences(self, *, route: str, audience: str) -> frozenset[str] | None:
+    def audiences(self, route: str, audience: str) -> frozenset[str] | None:
         """The audiences that a token may be for at this route; None where no entry covers it (STANDARDS E10).
 
         A route without audience takes those that the peer is bound to by name: unset never means any.
         """
+        asked = (route, audience)
+        if asked not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[asked] = self._audiences(route, audience)
+        return self._known[asked]
+
+    def _audiences(self, route: str, audience: str) -> frozenset[str] | None:
         covering = [e for e in self.entries if any(_covers(pattern, route) for pattern in e.routes)]
         if audience:
             bound = any(values.ANY in e.audiences or audience in e.audiences for e in covering)
