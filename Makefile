@@ -8,6 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 SEMGREP := .venv-semgrep
+CHART := .venv-chart
+TOOLS := .tools
+HELM_VERSION := v3.16.4
+KUBE_SCORE_VERSION := v1.20.0
+# What `helm lint` and NOTES take for the cluster's version; a helm built by `go install` says 1.20 otherwise.
+HELM_LDFLAGS := $(foreach part,Major=1 Minor=31,-X helm.sh/helm/v3/pkg/chartutil.k8sVersion$(part) -X helm.sh/helm/v3/pkg/lint/rules.k8sVersion$(part))
+IMAGE ?= localhost/authsvc:dev
+BASE ?=
 INSTALL := -m pip --disable-pip-version-check --quiet install --no-deps
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links
@@ -16,7 +24,8 @@ CORE_TESTS := $(wildcard tests/core tests/vectors)
 CHECKS := ruff types layers buf generated security standards yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-core test-rest coverage check campaign bench bench-suite bench-smoke format protos docs descriptors lock install clean $(CHECKS)
+.PHONY: help run test test-core test-rest coverage check campaign bench bench-suite bench-smoke format protos docs \
+	descriptors lock install clean image chart-tools $(CHECKS)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,12 +76,20 @@ lock: | $(PY) ## resolve dependencies anew and write requirements/*.lock
 	$(COMPILE) pyproject.toml requirements/build.in --extra server --extra dev -o requirements/dev.lock
 	$(COMPILE) pyproject.toml requirements/build.in --extra server -c requirements/dev.lock -o requirements/server.lock
 	$(COMPILE) pyproject.toml requirements/build.in --extra server --extra demo -c requirements/dev.lock -o requirements/demo.lock
+	$(COMPILE) pyproject.toml --extra server --extra pyvoy -c requirements/dev.lock -o requirements/image.lock
+	$(COMPILE) requirements/image-build.in -o requirements/image-build.lock
 	$(COMPILE) requirements/semgrep.in -o requirements/semgrep.lock
+	$(COMPILE) requirements/chart.in -o requirements/chart.lock
+
+image: ## build the image with buildah, as root: IMAGE=name, BASE=image (BASE=debian where no registry can be reached)
+	scripts/build_image.sh $(IMAGE) $(BASE)
+
+chart-tools: $(CHART)/.installed $(TOOLS)/helm $(TOOLS)/kube-score ## install what the tests of the chart need (Go, two minutes)
 
 install: $(VENV)/.dev ## install everything that tests and checks need, and nothing more
 
 clean: ## remove what tools made, the environments included
-	rm -rf $(VENV) $(SEMGREP) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
+	rm -rf $(VENV) $(SEMGREP) $(CHART) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- parts of `test` ---
@@ -143,3 +160,18 @@ $(SEMGREP)/.installed: requirements/semgrep.lock
 	@$(PYTHON) -m venv $(SEMGREP)
 	@$(SEMGREP)/bin/python $(INSTALL) --require-hashes -r requirements/semgrep.lock
 	@touch $@
+
+# Checkov pins versions that disagree with ours.
+$(CHART)/.installed: requirements/chart.lock
+	@echo "installing checkov and kubernetes-validate into $(CHART)"
+	@$(PYTHON) -m venv $(CHART)
+	@$(CHART)/bin/python $(INSTALL) --require-hashes -r requirements/chart.lock
+	@touch $@
+
+$(TOOLS)/helm:
+	@echo "building helm $(HELM_VERSION) into $(TOOLS)"
+	@GOBIN=$(CURDIR)/$(TOOLS) go install -ldflags '$(HELM_LDFLAGS)' helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+$(TOOLS)/kube-score:
+	@echo "building kube-score $(KUBE_SCORE_VERSION) into $(TOOLS)"
+	@GOBIN=$(CURDIR)/$(TOOLS) go install github.com/zegl/kube-score/cmd/kube-score@$(KUBE_SCORE_VERSION)
