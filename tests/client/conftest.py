@@ -13,6 +13,9 @@ from authsvc_client import AsyncClient, Client, Settings
 PATIENT = "10s"
 """A deadline for tests that are not about deadlines: two shared cores can be slow."""
 
+BRIEF = "1s"
+"""A deadline for tests that wait for it to pass, because nobody is there to answer."""
+
 
 def _blocking(settings: Settings, operation: Callable[[Any], Any]) -> Any:
     with Client(settings) as client:

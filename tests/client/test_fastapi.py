@@ -16,7 +16,7 @@ from authsvc_client import AsyncClient, BearerToken, Consumption, current_token
 from authsvc_client.fastapi import RESPONSES, requires
 from authsvc_client.guard import Verify
 from authsvc_client.testing import FakeAuthsvc
-from tests.client.conftest import PATIENT
+from tests.client.conftest import BRIEF, PATIENT
 
 Get = Callable[..., httpx.Response]
 
@@ -217,7 +217,7 @@ def test_without_the_service_it_is_503_unless_allowed_and_verified(
     authsvc: FakeAuthsvc, mode: str, verify: Verify
 ) -> None:
     authsvc.grant("user:ann", "orders:read")
-    get = getter(authsvc, verify, AUTHSVC_DEADLINE=PATIENT, AUTHSVC_ON_UNAVAILABLE=mode)
+    get = getter(authsvc, verify, AUTHSVC_DEADLINE=BRIEF, AUTHSVC_ON_UNAVAILABLE=mode)
     token = authsvc.token("user:ann")
     assert get("/orders/7", token).status_code == 200
     authsvc.stop()

@@ -26,7 +26,7 @@ for child in range(int(sys.argv[1])):
     pid = os.fork()
     if pid == 0:
         # No clean-up of the parent's things in the child, as in every pre-forking server.
-        fresh = not client._wire._channels
+        fresh = client._wire._open is None
         os._exit(0 if fresh and answer(client) and client.verify(sys.argv[2]).subject == "user:ann" else 9)
     assert os.waitpid(pid, 0)[1] == 0, "a child was not answered"
     assert answer(client), "the parent was not answered"

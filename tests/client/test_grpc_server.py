@@ -19,7 +19,7 @@ from authsvc_client import Consumption, current_token
 from authsvc_client.grpc_server import AsyncServerInterceptor, ServerInterceptor
 from authsvc_client.guard import PUBLIC, Require, Rules, Verify
 from authsvc_client.testing import FakeAuthsvc
-from tests.client.conftest import PATIENT
+from tests.client.conftest import BRIEF, PATIENT
 
 RULES: Rules = {
     "/shop.Orders/Get": Require("orders:read", resource="orders/{value}"),
@@ -342,8 +342,8 @@ def test_without_the_service_nobody_comes_in_unless_allowed_and_verified(
 ) -> None:
     authsvc.grant("user:ann", "orders:read")
     token = authsvc.token("user:ann")
-    patient = {"AUTHSVC_DEADLINE": PATIENT, "AUTHSVC_ON_UNAVAILABLE": mode}
-    with serve(authsvc, verify, **patient) as address, Caller(address) as orders:
+    brief = {"AUTHSVC_DEADLINE": BRIEF, "AUTHSVC_ON_UNAVAILABLE": mode}
+    with serve(authsvc, verify, **brief) as address, Caller(address) as orders:
         assert orders("Get", token)
         authsvc.stop()
         assert orders.refused("Get").code() is UNAUTHENTICATED

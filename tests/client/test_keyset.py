@@ -28,7 +28,7 @@ class Verifier:
         self.now = 1000.0
         self._authsvc = authsvc
         self._wire = Wire(authsvc.settings())
-        self._keys = KeyCache(authsvc.settings(), self._wire.send, lambda: self.now)
+        self._keys = KeyCache(authsvc.settings(), lambda step: self._wire.send(step, 10.0), lambda: self.now)
 
     def __call__(self, token: str) -> str:
         now = self._authsvc.state.clock.now()
@@ -137,7 +137,7 @@ def test_the_last_good_set_outlives_the_service_for_a_stated_time(authsvc: FakeA
 @pytest.mark.standard("U13")
 def test_what_was_verified_once_still_expires(authsvc: FakeAuthsvc) -> None:
     wire = Wire(authsvc.settings())
-    cache = KeyCache(authsvc.settings(), wire.send, lambda: 1000.0)
+    cache = KeyCache(authsvc.settings(), lambda step: wire.send(step, 10.0), lambda: 1000.0)
     token = authsvc.token("user:ann", ttl=60)
     now = authsvc.state.clock.now()
     assert wire.run(cache.verify(token, (), (), now), 10.0).subject == "user:ann"
@@ -155,7 +155,7 @@ def test_an_unusable_key_set_verifies_nothing_and_is_no_crash(jwks: str) -> None
     settings = Settings("127.0.0.1:1", issuer="https://i", audience=("app",))
     answer = GET_JWKS.response_type(jwks=jwks, max_age=60)
     wire = Wire(settings)
-    cache = KeyCache(settings, lambda _step, _timeout: answer, lambda: 1000.0)
+    cache = KeyCache(settings, lambda _step: answer, lambda: 1000.0)
     with pytest.raises(Exception, match="GetJwks"):
         wire.run(cache.verify("a.b.c", (), (), 0), 10.0)
 

@@ -29,7 +29,7 @@ from authsvc_client import (
 )
 from authsvc_client.testing import FakeAuthsvc
 from authsvc_client.testing.rows import Rows
-from tests.client.conftest import PATIENT, Ask
+from tests.client.conftest import BRIEF, PATIENT, Ask
 
 
 def patient(authsvc: FakeAuthsvc, **variables: str) -> Settings:
@@ -163,8 +163,8 @@ def test_prepare_connects_ahead(authsvc: FakeAuthsvc, ask: Ask) -> None:
     ask(patient(authsvc), lambda c: c.prepare())
     assert (authsvc.received("IssueToken"), authsvc.received("GetJwks")) == (1, 1)
     authsvc.stop()
-    with pytest.raises(Unavailable):
-        ask(patient(authsvc), lambda c: c.prepare())
+    with pytest.raises(Unavailable, match="onnection refused"):
+        ask(authsvc.settings(), lambda c: c.prepare())
 
 
 def test_our_revoked_token_is_renewed_and_the_call_answered(authsvc: FakeAuthsvc) -> None:
@@ -202,7 +202,7 @@ def test_an_unreachable_service_denies(authsvc: FakeAuthsvc, ask: Ask, operation
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_unreachable_service_raises_where_asked_to(authsvc: FakeAuthsvc, ask: Ask, operation: str) -> None:
-    settings = patient(authsvc, AUTHSVC_ON_UNAVAILABLE="raise")
+    settings = authsvc.settings(AUTHSVC_ON_UNAVAILABLE="raise")
     authsvc.stop()
     with pytest.raises(Unavailable):
         ask(settings, OPERATIONS[operation])
@@ -224,7 +224,7 @@ def test_an_unreachable_service_allows_only_where_asked_to_and_loudly(
 def test_without_the_service_authorize_lets_in_at_most_whom_the_cached_keys_verify(authsvc: FakeAuthsvc) -> None:
     token, expired = authsvc.token("user:ann"), authsvc.token("user:ann", ttl=-60)
     foreign = authsvc.token("user:ann", audience=["other"])
-    with Client(patient(authsvc, AUTHSVC_ON_UNAVAILABLE="allow")) as client:
+    with authsvc.client(AUTHSVC_DEADLINE=BRIEF, AUTHSVC_ON_UNAVAILABLE="allow") as client:
         client.prepare()
         authsvc.stop()
         answer = client.authorize(token, "orders:read")
@@ -256,7 +256,7 @@ def test_a_silent_service_denies_within_the_deadline(
 
 def test_a_service_that_comes_back_is_found(authsvc: FakeAuthsvc) -> None:
     authsvc.grant("user:ann", "orders:read")
-    with Client(patient(authsvc)) as client:
+    with authsvc.client(AUTHSVC_DEADLINE=BRIEF) as client:
         assert client.check("user:ann", "orders:read")
         authsvc.stop()
         assert not client.check("user:ann", "orders:read")

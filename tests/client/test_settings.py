@@ -34,6 +34,10 @@ def test_three_variables_are_enough(environ: dict[str, str]) -> None:
     [
         ({"AUTHSVC_ADDRESS": ""}, "AUTHSVC_ADDRESS"),
         ({"AUTHSVC_ADDRESS": "authsvc.prod"}, "AUTHSVC_ADDRESS"),
+        ({"AUTHSVC_ADDRESS": "a.prod:1,b.prod:1"}, "AUTHSVC_ADDRESS"),
+        ({"AUTHSVC_ADDRESS": "127.0.0.1:1,[::1]:1"}, "AUTHSVC_ADDRESS"),
+        ({"AUTHSVC_ADDRESS": "127.0.0.1:1,127.0.0.2"}, "AUTHSVC_ADDRESS"),
+        ({"AUTHSVC_ADDRESS": "10.0.0.5:1,10.0.0.6:1"}, "AUTHSVC_SERVER_NAME"),
         ({"AUTHSVC_CLIENT_ID": ""}, "AUTHSVC_CLIENT_ID"),
         ({"AUTHSVC_CLIENT_ID": "no spaces"}, "AUTHSVC_CLIENT_ID"),
         ({"AUTHSVC_CLIENT_SECRET_FILE": ""}, "AUTHSVC_CLIENT_SECRET_FILE"),
@@ -86,6 +90,8 @@ def test_a_rotated_secret_is_seen(environ: dict[str, str]) -> None:
         (Settings("127.0.0.1:1"), False),
         (Settings("[::1]:1"), False),
         (Settings("localhost:1"), False),
+        (Settings("127.0.0.1:1,127.0.0.2:1"), False),
+        (Settings("127.0.0.1:1,10.0.0.1:1"), True),
         (Settings("unix:/run/authsvc"), False),
         (Settings("127.0.0.1:1", ca_file=Path("ca.pem")), True),
         (Settings("127.0.0.1:1", tls=Tls.ON), True),
@@ -96,3 +102,19 @@ def test_a_rotated_secret_is_seen(environ: dict[str, str]) -> None:
 )
 def test_plaintext_is_spoken_to_this_machine_only_unless_told(settings: Settings, encrypted: bool) -> None:  # noqa: FBT001
     assert settings.encrypted is encrypted
+
+
+@pytest.mark.parametrize(
+    ("address", "target", "authority"),
+    [
+        ("authsvc:7070", "dns:///authsvc:7070", ""),
+        ("127.0.0.1:1", "dns:///127.0.0.1:1", ""),
+        ("127.0.0.1:1, 127.0.0.1:2", "ipv4:127.0.0.1:1,127.0.0.1:2", "127.0.0.1:1"),
+        ("[::1]:1,[::1]:2", "ipv6:[::1]:1,[::1]:2", "[::1]:1"),
+        ("xds:///authsvc", "xds:///authsvc", ""),
+    ],
+)
+def test_an_address_is_a_name_or_a_list(environ: dict[str, str], address: str, target: str, authority: str) -> None:
+    settings = Settings.from_env({**environ, "AUTHSVC_ADDRESS": address, "AUTHSVC_TLS": "off"})
+    assert (settings.target, settings.authority) == (target, authority)
+    assert Settings(address, server_name="authsvc").authority == "authsvc"

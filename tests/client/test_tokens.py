@@ -91,7 +91,7 @@ def test_a_token_is_used_by_the_issuers_clock_alone(authsvc: FakeAuthsvc) -> Non
     """The machine's wall clock is nowhere asked: only how long the token lives."""
     wire = Wire(authsvc.settings())
     now = [5.0]
-    source = TokenSource(authsvc.settings(), wire.send, lambda: now[0], ("orders",))
+    source = TokenSource(authsvc.settings(), lambda step: wire.send(step, 10.0), lambda: now[0], ("orders",))
     first = wire.run(source.obtain(), 10.0)
     now[0] += 200
     assert wire.run(source.obtain(), 10.0) == first

@@ -29,6 +29,7 @@ from authsvc_client.client import AsyncClient, Client
 from authsvc_client.credentials import AsyncTokens, Tokens
 from authsvc_client.guard import current_token
 from authsvc_client.settings import OnUnavailable, Settings, Tls
+from authsvc_client.statistics import Statistics
 
 __all__ = [
     "AsyncClient",
@@ -49,6 +50,7 @@ __all__ = [
     "PermissionDenied",
     "Reason",
     "Settings",
+    "Statistics",
     "Tls",
     "TokenRefused",
     "Tokens",

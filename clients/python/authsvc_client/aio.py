@@ -17,24 +17,21 @@ import grpc.aio
 
 from authsvc.core.errors import AuthsvcError, DeadlineExceeded
 from authsvc_client import forks
-from authsvc_client.channels import call_metadata, channel_credentials
+from authsvc_client.channels import call_metadata, channel_credentials, channel_options
 from authsvc_client.failures import from_rpc
-from authsvc_client.flow import Flow, Send, Step
-from authsvc_client.methods import channel_options
+from authsvc_client.flow import Flow, Pause, Send, Step
 from authsvc_client.settings import Settings
 
 T = TypeVar("T")
 
-_Channels = dict[bool, grpc.aio.Channel]
-
 
 class AsyncWire:
-    """Asyncio channels to the service, a pair for each event loop."""
+    """Asyncio channels to the service, one for each event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._inherited: list[_Channels] = []
-        self._loops: dict[asyncio.AbstractEventLoop, _Channels] = {}
+        self._inherited: list[grpc.aio.Channel] = []
+        self._loops: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
         # Loops of several threads may begin at once.
         self._lock = threading.Lock()
         forks.watch(self)
@@ -62,22 +59,19 @@ class AsyncWire:
             return value
 
     async def close(self) -> None:
-        """Close the channels of the running loop; the next call would open new ones."""
+        """Close the channel of the running loop; the next call would open a new one."""
         with self._lock:
-            channels = self._loops.pop(asyncio.get_running_loop(), {})
-        for channel in channels.values():
+            channel = self._loops.pop(asyncio.get_running_loop(), None)
+        if channel is not None:
             await channel.close(grace=None)
-
-    def _new_loop(self) -> _Channels:
-        # A channel holds its loop, so a loop that ended without `close` is let go of here.
-        with self._lock:
-            for loop in [loop for loop in self._loops if loop.is_closed()]:
-                del self._loops[loop]
-            return self._loops.setdefault(asyncio.get_running_loop(), {})
 
     async def _take(self, step: Step, left: float) -> Any:
         if isinstance(step, Send):
             return await self._send(step, left)
+        if isinstance(step, Pause):
+            if step.seconds >= left:
+                raise DeadlineExceeded("the deadline passes before another replica may be asked")
+            return await asyncio.sleep(step.seconds)
         if step.flight.done():
             return step.flight.result()
         try:
@@ -87,27 +81,37 @@ class AsyncWire:
             raise DeadlineExceeded("the deadline passed before a token or key set was there") from None
 
     async def _send(self, step: Send, left: float) -> Any:
-        call = self._channel(once=step.once).unary_unary(
+        channel = self._channel()
+        call = channel.unary_unary(
             step.method.path,
             request_serializer=type(step.request).SerializeToString,
             response_deserializer=step.method.response_type.FromString,
         )
         try:
-            return await call(step.request, timeout=max(0.0, left), metadata=call_metadata(step.bearer))
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, step.method.name) from None
-
-    def _channel(self, *, once: bool) -> grpc.aio.Channel:
-        channels = self._loops.get(asyncio.get_running_loop()) or self._new_loop()
-        channel = channels.get(once)
-        if channel is None:
-            credentials = channel_credentials(self._settings)
-            options = channel_options(once=once)
-            target = self._settings.target
-            channel = (
-                grpc.aio.insecure_channel(target, options)
-                if credentials is None
-                else grpc.aio.secure_channel(target, credentials, options)
+            return await call(
+                step.request,
+                timeout=max(0.0, left),
+                metadata=call_metadata(step.bearer),
+                wait_for_ready=step.patient,
             )
-            channels[once] = channel
+        except grpc.aio.AioRpcError as error:
+            closed = self._loops.get(asyncio.get_running_loop()) is not channel
+            raise from_rpc(error, step.method.name, closed=closed) from None
+
+    def _channel(self) -> grpc.aio.Channel:
+        return self._loops.get(asyncio.get_running_loop()) or self._new_channel()
+
+    def _new_channel(self) -> grpc.aio.Channel:
+        target, options = self._settings.target, channel_options(self._settings)
+        credentials = channel_credentials(self._settings)
+        channel = (
+            grpc.aio.insecure_channel(target, options)
+            if credentials is None
+            else grpc.aio.secure_channel(target, credentials, options)
+        )
+        with self._lock:
+            # A channel holds its loop, so a loop that ended without `close` is let go of here.
+            for loop in [loop for loop in self._loops if loop.is_closed()]:
+                del self._loops[loop]
+            self._loops[asyncio.get_running_loop()] = channel
         return channel

@@ -1,14 +1,16 @@
 """What both edges need to open a channel.
 
-Owns: the target, the channel's credentials and the metadata of a call. May import: grpc and `settings`.
+Owns: the channel's credentials and options, and the metadata of a call. May import: grpc, `methods`, `settings`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import grpc
 
+from authsvc_client.methods import CHANNEL_OPTIONS
 from authsvc_client.settings import Settings
 
 
@@ -19,6 +21,12 @@ def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
     return grpc.ssl_channel_credentials(
         _content(settings.ca_file), _content(settings.key_file), _content(settings.certificate_file)
     )
+
+
+def channel_options(settings: Settings) -> list[tuple[str, Any]]:
+    """The options of every channel, and the name that the server must prove."""
+    name = settings.authority
+    return [*CHANNEL_OPTIONS, *([("grpc.default_authority", name)] if name else [])]
 
 
 def call_metadata(bearer: str) -> tuple[tuple[str, str], ...]:

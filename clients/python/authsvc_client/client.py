@@ -23,6 +23,7 @@ from authsvc_client.flow import Flow
 from authsvc_client.messages import Context, check_request
 from authsvc_client.operations import Operations
 from authsvc_client.settings import Settings
+from authsvc_client.statistics import Statistics
 from authsvc_client.wire import Wire
 
 Item = TypeVar("Item")
@@ -42,12 +43,17 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._wire = Wire(settings)
-        self.operations = Operations(settings, self._wire.send)
+        self.operations = Operations(settings, self._wire.run)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """A client by the `AUTHSVC_*` variables; raises InvalidRequest that names what is missing or wrong."""
         return cls(Settings.from_env(environ))
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was counted since the client was made: retries, and operations that ended without the service."""
+        return self.operations.tally.statistics()
 
     def prepare(self, deadline: float = PREPARE_DEADLINE) -> None:
         """Connect and have a token now, for readiness; raises where that fails."""
@@ -162,12 +168,17 @@ class AsyncClient:
         self._wire = AsyncWire(settings)
         # Tokens and keys are fetched in threads of their own, so that a flight outlives its loop.
         self._fetching = Wire(settings)
-        self.operations = Operations(settings, self._fetching.send)
+        self.operations = Operations(settings, self._fetching.run)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """See `Client.from_env`."""
         return cls(Settings.from_env(environ))
+
+    @property
+    def statistics(self) -> Statistics:
+        """See `Client.statistics`."""
+        return self.operations.tally.statistics()
 
     async def prepare(self, deadline: float = PREPARE_DEADLINE) -> None:
         """See `Client.prepare`."""

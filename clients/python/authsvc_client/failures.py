@@ -6,7 +6,7 @@ import: grpc, `core`, `status`. It is the reverse of `authsvc.api.errors` of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -27,7 +27,20 @@ from authsvc.core.errors import (
 )
 from authsvc_client.status import STATUS_KEY, StatusDetails, read_status
 
+# A gRPC server that stops says CANCELLED to calls that it does not take any more.
+_GONE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 _CONFLICTS = frozenset({grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED})
+
+
+class Unanswered(Unavailable):
+    """The replica went away, or sends its callers away: another one may answer.
+
+    `taken`: whether it may have begun, so that what counts must not be asked again.
+    """
+
+    def __init__(self, message: str, reason: Reason | None = None, *, metadata: Mapping[str, str], taken: bool) -> None:
+        super().__init__(message, reason, metadata=metadata)
+        self.taken = taken
 
 
 def out_of_reach(error: AuthsvcError) -> bool:
@@ -37,8 +50,8 @@ def out_of_reach(error: AuthsvcError) -> bool:
     return isinstance(error, Unavailable | DeadlineExceeded | Internal)
 
 
-def from_rpc(error: grpc.RpcError, method: str) -> AuthsvcError:
-    """The error that a failed RPC means."""
+def from_rpc(error: grpc.RpcError, method: str, *, closed: bool = False) -> AuthsvcError:
+    """The error that a failed RPC means. `closed`: our own end closed the channel, so nobody else is to be asked."""
     code, text = error.code(), error.details() or ""
     details = _details(error.trailing_metadata() or ())
     reason = Reason.__members__.get(details.reason)
@@ -59,6 +72,8 @@ def from_rpc(error: grpc.RpcError, method: str) -> AuthsvcError:
         return Exhausted(message, reason, metadata=metadata, retry_after=details.retry_after)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(message, reason, metadata=metadata)
+    if code in _GONE and not closed:
+        return Unanswered(message, reason, metadata=metadata, taken=reason is not Reason.SHUTTING_DOWN)
     return Unavailable(message, reason, metadata=metadata)
 
 

@@ -24,14 +24,21 @@ T = TypeVar("T")
 class Send:
     """Send one RPC; its outcome is the response, or an error of `authsvc.core.errors`.
 
-    `once` forbids every repetition, that of the gRPC library included. No `repr` shows the request: it may hold a
-    secret or somebody's token.
+    `patient`: where no replica is connected it waits for one until the deadline, else it fails at once and says why.
+    No `repr` shows the request: it may hold a secret or somebody's token.
     """
 
     method: Method
     request: Message = field(repr=False)
     bearer: str = field(default="", repr=False)
-    once: bool = False
+    patient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let `seconds` pass; DeadlineExceeded, at once, where the deadline would."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +48,5 @@ class Wait:
     flight: Future[Any]
 
 
-Step = Send | Wait
+Step = Send | Pause | Wait
 Flow = Generator[Step, Any, T]

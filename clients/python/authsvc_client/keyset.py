@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any
 
 from authsvc.core import claims, jose
 from authsvc.core.claims import VerifiedToken
@@ -20,7 +19,7 @@ from authsvc_client.answers import BearerToken
 from authsvc_client.flow import Flow, Send
 from authsvc_client.refreshed import Lease, Refreshed
 from authsvc_client.settings import Settings
-from authsvc_client.tokens import FETCH_DEADLINE
+from authsvc_client.tokens import Fetch
 
 REFETCH_INTERVAL = 10.0
 """Seconds between fetches that unknown kids may cause."""
@@ -62,9 +61,9 @@ class KeySet:
 class KeyCache:
     """The key set of the service, renewed ahead of its max-age; the last good one outlives a failure."""
 
-    def __init__(self, settings: Settings, send: Callable[[Send, float], Any], monotonic: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, fetch: Fetch, monotonic: Callable[[], float]) -> None:
         self._settings = settings
-        self._send = send
+        self._fetched = fetch
         self._sets = Refreshed(self._fetch, monotonic)
 
     def obtain(self) -> Flow[KeySet]:
@@ -88,7 +87,7 @@ class KeyCache:
         return _bearer_token(verified)
 
     def _fetch(self) -> Lease[KeySet]:
-        response = self._send(Send(methods.GET_JWKS, key_pb2.GetJwksRequest()), FETCH_DEADLINE)
+        response = self._fetched(Send(methods.GET_JWKS, key_pb2.GetJwksRequest()))
         try:
             key_set = KeySet(self._settings.issuer, response.jwks)
         except InvalidRequest as fault:

@@ -29,10 +29,15 @@ from authsvc_client.failures import out_of_reach
 from authsvc_client.flow import Flow, Send
 from authsvc_client.keyset import KeyCache
 from authsvc_client.methods import Method
+from authsvc_client.retries import Retries
 from authsvc_client.settings import OnUnavailable, Settings
-from authsvc_client.tokens import TokenSource
+from authsvc_client.statistics import Event, Tally
+from authsvc_client.tokens import FETCH_DEADLINE, TokenSource
 
 Item = TypeVar("Item")
+
+Run = Callable[[Flow[Any], float], Any]
+"""Runs a flow within so many seconds, and blocks meanwhile; for flights, which have threads of their own."""
 
 MAX_BATCH = 10_000
 """The most questions in one BatchCheck."""
@@ -46,17 +51,19 @@ class Operations:
     def __init__(
         self,
         settings: Settings,
-        send: Callable[[Send, float], Any],
+        run: Run,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
-        self._send = send
+        self.tally = Tally()
+        self._run = run
+        self._retries = Retries(self.tally)
         self._monotonic = monotonic
         self._now = now
         self._sources: dict[tuple[tuple[str, ...], tuple[str, ...], str], TokenSource] = {}
-        self._keys = KeyCache(settings, send, monotonic)
+        self._keys = KeyCache(settings, self._fetch, monotonic)
         if settings.on_unavailable is OnUnavailable.ALLOW:
             _log.warning("on_unavailable is `allow`: without the service everybody may do everything")
 
@@ -65,7 +72,7 @@ class Operations:
         key = (tuple(audience), tuple(scope), tenant)
         known = self._sources.get(key)
         if known is None:
-            made = TokenSource(self.settings, self._send, self._monotonic, *key)
+            made = TokenSource(self.settings, self._fetch, self._monotonic, *key)
             # Of two threads at once the first one's counts.
             known = self._sources.setdefault(key, made)
         return known
@@ -168,18 +175,28 @@ class Operations:
             return ""
         return (yield from self.source((SERVICE_AUDIENCE,)).obtain())
 
+    def _fetch(self, step: Send) -> Any:
+        # The passengers learn why there is no connection before their own deadlines pass.
+        return self._run(self._retries.send(step, patient=False), FETCH_DEADLINE)
+
     def _call(self, method: Method, request: Message, *, once: bool = False) -> Flow[Any]:
         """Send as ourselves. A token that is not taken is renewed and the call sent again, unless `once`."""
-        bearer = yield from self._bearer()
         try:
-            return (yield Send(method, request, bearer, once))
-        except Unauthenticated:
-            if not bearer:
-                raise
-            self.source((SERVICE_AUDIENCE,)).drop(bearer)
-            if once:
-                raise
-        return (yield Send(method, request, (yield from self._bearer()), once))
+            bearer = yield from self._bearer()
+            try:
+                return (yield from self._retries.send(Send(method, request, bearer), once=once))
+            except Unauthenticated:
+                if not bearer:
+                    raise
+                self.source((SERVICE_AUDIENCE,)).drop(bearer)
+                if once:
+                    raise
+            bearer = yield from self._bearer()
+            return (yield from self._retries.send(Send(method, request, bearer)))
+        except AuthsvcError as error:
+            if out_of_reach(error):
+                self.tally.add(Event.UNANSWERED)
+            raise
 
     def _verified(self, token: str, audience: Sequence[str]) -> Flow[BearerToken | None]:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -43,9 +44,11 @@ class Tls(StrEnum):
 class Settings:
     """How to reach the service, and as whom.
 
-    `deadline` is seconds for a whole operation. `audience` is what this service verifies for; `issuer` and
-    `audience` are needed only to verify tokens locally. A client certificate may stand for client id and
-    secret (the service maps its name to a principal).
+    `address` is `host:port`, a gRPC target, or several `IP:port` with commas between. Replicas take turns: all
+    addresses of a name, or all that are listed. `server_name` is what their certificates say where that is not the
+    host of `address`. `deadline` is seconds for a whole operation. `audience` is what this service verifies for;
+    `issuer` and `audience` are needed only to verify tokens locally. A client certificate may stand for client id
+    and secret (the service maps its name to a principal).
     """
 
     address: str
@@ -59,12 +62,27 @@ class Settings:
     tls: Tls = Tls.AUTO
     deadline: float = DEFAULT_DEADLINE
     on_unavailable: OnUnavailable = OnUnavailable.DENY
+    server_name: str = ""
 
     @property
     def target(self) -> str:
-        """The gRPC target: `dns:///` unless the address names its own resolver."""
-        own_resolver = "://" in self.address or self.address.startswith(("unix:", "ipv4:", "ipv6:", "dns:"))
-        return self.address if own_resolver else f"dns:///{self.address}"
+        """The gRPC target: `dns:///` unless the address names its own resolver or is a list."""
+        if _names_resolver(self.address):
+            return self.address
+        first, *others = self.addresses
+        if not others:
+            return f"dns:///{first}"
+        return f"{'ipv6' if first.startswith('[') else 'ipv4'}:{','.join(self.addresses)}"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the list, one where it is none."""
+        return tuple(part.strip() for part in self.address.split(","))
+
+    @property
+    def authority(self) -> str:
+        """The name for `:authority` and the certificate; empty where the target's own serves."""
+        return self.server_name or (self.addresses[0] if len(self.addresses) > 1 else "")
 
     @property
     def encrypted(self) -> bool:
@@ -77,11 +95,7 @@ class Settings:
     def _loopback(self) -> bool:
         if self.address.startswith("unix:"):
             return True
-        host = self.target.rpartition("/")[2].rpartition(":")[0].strip("[]")
-        try:
-            return host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return all(_is_loopback(_host(address.rpartition("/")[2])) for address in self.addresses)
 
     def local_audience(self, audience: Sequence[str] = ()) -> frozenset[str]:
         """The audience to verify tokens for locally, the settings' unless given.
@@ -109,6 +123,26 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read `AUTHSVC_*`; raises InvalidRequest that names every variable that is missing or wrong."""
         return _Reader(os.environ if environ is None else environ).settings()
+
+
+def _names_resolver(address: str) -> bool:
+    return "://" in address or address.startswith(("unix:", "ipv4:", "ipv6:", "dns:"))
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _ip(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
 
 
 def _read(path: Path, variable: str) -> bytes:
@@ -146,7 +180,10 @@ class _Reader:
             tls=Tls(self._choice("TLS", Tls)),
             deadline=self._deadline(),
             on_unavailable=OnUnavailable(self._choice("ON_UNAVAILABLE", OnUnavailable)),
+            server_name=self._text("SERVER_NAME"),
         )
+        if not self._faults and len(settings.addresses) > 1 and settings.encrypted and not settings.server_name:
+            self._fault("SERVER_NAME", "is required: the certificates of several addresses are held to one name")
         if self._faults:
             raise InvalidRequest(self._faults)
         return settings
@@ -162,9 +199,15 @@ class _Reader:
 
     def _address(self) -> str:
         text = self._text("ADDRESS", required=True)
-        _, colon, port = text.rpartition(":")
-        if text and "://" not in text and not text.startswith("unix:") and not (colon and port.isdigit()):
-            self._fault("ADDRESS", f"is not host:port or a gRPC target: {text}")
+        if not text or _names_resolver(text):
+            return text
+        addresses = [part.strip() for part in text.split(",")]
+        wrong = [part for part in addresses if not re.fullmatch(r"(?:\[[^]]+\]|[^:]+):[0-9]{1,5}", part)]
+        families = {type(_ip(_host(part))) for part in addresses}
+        if wrong:
+            self._fault("ADDRESS", f"is not host:port or a gRPC target: {', '.join(wrong)}")
+        elif len(addresses) > 1 and (len(families) > 1 or type(None) in families):
+            self._fault("ADDRESS", "lists what are not all IPv4 or all IPv6 addresses; put names behind one DNS name")
         return text
 
     def _client_id(self, *, required: bool) -> str:

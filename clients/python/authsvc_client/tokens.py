@@ -22,6 +22,9 @@ from authsvc_client.settings import Settings
 FETCH_DEADLINE = 2.0
 """Seconds for one request of a flight; its passengers keep their own deadlines."""
 
+Fetch = Callable[[Send], Any]
+"""Sends one call of a flight, again where that is allowed, and gives its response; it blocks."""
+
 _RENEW_AT = 0.8
 _RENEW_JITTER = 0.1
 _MARGIN = 0.05
@@ -35,14 +38,14 @@ class TokenSource:
     def __init__(
         self,
         settings: Settings,
-        send: Callable[[Send, float], Any],
+        fetch: Fetch,
         monotonic: Callable[[], float],
         audience: Sequence[str],
         scope: Sequence[str] = (),
         tenant: str = "",
     ) -> None:
         self._settings = settings
-        self._send = send
+        self._fetched = fetch
         self._wanted = (tuple(audience), tuple(scope), tenant)
         self._tokens = Refreshed(self._fetch, monotonic)
 
@@ -62,7 +65,8 @@ class TokenSource:
         request = token_pb2.IssueTokenRequest(
             client_credentials=credentials, audience=audience, scope=scope, tenant=tenant
         )
-        response = self._send(Send(methods.ISSUE_TOKEN, request), FETCH_DEADLINE)
+        # Client credentials keep nothing at the service, so this may be asked twice.
+        response = self._fetched(Send(methods.ISSUE_TOKEN, request))
         token: str = response.access_token
         life = _life(token)
         end = life - min(_MAX_MARGIN, life * _MARGIN)

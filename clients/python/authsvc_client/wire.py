@@ -1,7 +1,7 @@
 """The blocking edge.
 
-Owns: sync channels, and taking an operation's steps by blocking. May import: grpc, `failures`, `flow`.
-Channels are made at first use, per process: nothing is opened by a module import or before a fork.
+Owns: the sync channel, and taking an operation's steps by blocking. May import: grpc, `failures`, `flow`.
+It is made at first use, per process: nothing is opened by a module import or before a fork.
 """
 
 from __future__ import annotations
@@ -14,42 +14,48 @@ import grpc
 
 from authsvc.core.errors import AuthsvcError, DeadlineExceeded
 from authsvc_client import forks
-from authsvc_client.channels import call_metadata, channel_credentials
+from authsvc_client.channels import call_metadata, channel_credentials, channel_options
 from authsvc_client.failures import from_rpc
-from authsvc_client.flow import Flow, Send, Step
-from authsvc_client.methods import channel_options
+from authsvc_client.flow import Flow, Pause, Send, Step
 from authsvc_client.settings import Settings
 
 T = TypeVar("T")
 
 
 class Wire:
-    """Sync channels to the service: one for what may be repeated, one for what is sent once."""
+    """A sync channel to the service."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._inherited: list[grpc.Channel] = []
-        self._channels: dict[bool, grpc.Channel] = {}
+        self._open: grpc.Channel | None = None
         self._lock = threading.Lock()
         forks.watch(self)
 
     def renew_after_fork(self) -> None:
-        """Open channels of our own; the parent's are kept unused, because closing them would speak on them."""
-        self._inherited.extend(self._channels.values())
-        self._channels = {}
+        """Open a channel of our own; the parent's is kept unused, because closing it would speak on it."""
+        if self._open is not None:
+            self._inherited.append(self._open)
+        self._open = None
         self._lock = threading.Lock()
 
     def send(self, step: Send, timeout: float) -> Any:
         """One RPC within `timeout` seconds; raises the errors of `authsvc.core.errors`."""
-        call = self._channel(once=step.once).unary_unary(
+        channel = self._channel()
+        call = channel.unary_unary(
             step.method.path,
             request_serializer=type(step.request).SerializeToString,
             response_deserializer=step.method.response_type.FromString,
         )
         try:
-            return call(step.request, timeout=max(0.0, timeout), metadata=call_metadata(step.bearer))
+            return call(
+                step.request,
+                timeout=max(0.0, timeout),
+                metadata=call_metadata(step.bearer),
+                wait_for_ready=step.patient,
+            )
         except grpc.RpcError as error:
-            raise from_rpc(error, step.method.name) from None
+            raise from_rpc(error, step.method.name, closed=channel is not self._open) from None
 
     def run(self, flow: Flow[T], deadline: float) -> T:
         """Run an operation within `deadline` seconds."""
@@ -68,31 +74,32 @@ class Wire:
             return value
 
     def close(self) -> None:
-        """Close the channels; the next call would open new ones."""
+        """Close the channel; the next call would open a new one."""
         with self._lock:
-            channels, self._channels = self._channels, {}
-        for channel in channels.values():
+            channel, self._open = self._open, None
+        if channel is not None:
             channel.close()
 
     def _take(self, step: Step, left: float) -> Any:
         if isinstance(step, Send):
             return self.send(step, left)
+        if isinstance(step, Pause):
+            if step.seconds >= left:
+                raise DeadlineExceeded("the deadline passes before another replica may be asked")
+            return time.sleep(step.seconds)
         try:
             return step.flight.result(max(0.0, left))
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before a token or key set was there") from None
 
-    def _channel(self, *, once: bool) -> grpc.Channel:
+    def _channel(self) -> grpc.Channel:
         with self._lock:
-            channel = self._channels.get(once)
-            if channel is None:
+            if self._open is None:
+                target, options = self._settings.target, channel_options(self._settings)
                 credentials = channel_credentials(self._settings)
-                options = channel_options(once=once)
-                target = self._settings.target
-                channel = (
+                self._open = (
                     grpc.insecure_channel(target, options)
                     if credentials is None
                     else grpc.secure_channel(target, credentials, options)
                 )
-                self._channels[once] = channel
-            return channel
+            return self._open

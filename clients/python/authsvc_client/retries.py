@@ -1,0 +1,82 @@
+"""Which calls are sent again, how often, and how soon.
+
+Owns: the rules of repetition, written once for both edges. May import: `core`, `failures`, `flow`, `statistics`.
+
+gRPC repeats by itself only what never left this process, or what the peer has declared not begun (a GOAWAY below the
+call, REFUSED_STREAM: RFC 9113 sections 6.8 and 8.7), so nothing is ever counted twice by it (STANDARDS R7). Everything
+else is decided here:
+
+- A replica that drains refuses with SHUTTING_DOWN before it looks at the call: every call goes to another one, at
+  once, then after short pauses until the deadline.
+- A replica that was lost, or that cannot answer (UNAVAILABLE): what may be repeated is, `ATTEMPTS` times in all.
+  What counts is not: it may have been counted, and whoever asked is told that nobody knows.
+- Nothing is sent before the first one failed (no hedging), and a reached limit or an overload is never asked again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from authsvc.core.errors import DeadlineExceeded
+from authsvc_client.failures import Unanswered
+from authsvc_client.flow import Flow, Pause, Send
+from authsvc_client.statistics import Event, Tally
+
+ATTEMPTS: Final = 5
+"""How often a call is sent in all where replicas are lost."""
+
+_DRAINED_ATTEMPTS: Final = 40
+"""As `ATTEMPTS`, where each refused before it looked at the call. By then a replica that stops is out of the turn."""
+
+_FIRST_PAUSE: Final = 0.01
+_LAST_PAUSE: Final = 0.08
+_LAST_DRAINED_PAUSE: Final = 0.02
+
+
+class Retries:
+    """Sends calls, again where the rules allow it. `jitter` gives a number from 0 to 1."""
+
+    def __init__(self, tally: Tally, jitter: Callable[[], float] = random.random) -> None:
+        self._tally = tally
+        self._jitter = jitter
+
+    def send(self, step: Send, *, once: bool = False, patient: bool = True) -> Flow[Any]:
+        """The response, or the error of the last sending. `once`: it counts, so it must not be begun twice.
+
+        The first sending of what may be repeated does not wait for a connection, so that an error can say why there is
+        none; all others wait for one until the deadline where `patient`.
+        """
+        attempt = 0
+        step = replace(step, patient=once)
+        lost: Unanswered | None = None
+        try:
+            while True:
+                try:
+                    return (yield step)
+                except Unanswered as error:
+                    lost = error
+                except DeadlineExceeded:
+                    if lost is None:
+                        raise
+                    # What went wrong before says more than that time passed meanwhile.
+                    raise lost from None
+                attempt += 1
+                if attempt >= (ATTEMPTS if lost.taken else _DRAINED_ATTEMPTS) or (once and lost.taken):
+                    raise lost
+                if attempt > 1:
+                    yield from self._pause(attempt, lost)
+                self._tally.add(Event.RETRY if lost.taken else Event.DRAINED)
+                step = replace(step, patient=patient)
+        finally:
+            # An error that its own traceback's frame holds would hold the call, and the call its connection.
+            lost = None
+
+    def _pause(self, attempt: int, lost: Unanswered) -> Flow[None]:
+        longest = min(_LAST_PAUSE if lost.taken else _LAST_DRAINED_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 2))
+        try:
+            yield Pause(longest * self._jitter())
+        except DeadlineExceeded:
+            raise lost from None

@@ -1,0 +1,154 @@
+"""Replicas that stop, are killed and are replaced under load: the client's callers see none of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from authsvc.core.values import SERVICE_AUDIENCE
+from authsvc_client import AsyncClient, Client, Consumption
+from tests.client.fleet import Fleet, fleet
+from tests.support.scale import scale
+from tests.support.waiting import wait_for
+
+THREADS = TASKS = 3
+KILLS = scale(20)
+LIMIT = 1_000_000
+PAUSE_S = 0.004
+"""Between two calls of a caller: the replicas share the test's processors."""
+
+TAKE = [Consumption("api", [{"path": "/orders"}])]
+Calls = dict[str, Callable[[Any], Any]]
+
+
+def calls(token: str) -> Calls:
+    """What callers do in turn. All of it is allowed."""
+    return {
+        "check": lambda c: c.check("user:ann", "orders:read"),
+        "consume": lambda c: c.consume("api", {"path": "/orders"}),
+        "authorize": lambda c: c.authorize(token, "orders:read"),
+        "authorize and consume": lambda c: c.authorize(token, "orders:read", consume=TAKE),
+        "filter": lambda c: c.filter("user:ann", "orders:read", ["a"]),
+    }
+
+
+COUNTING = frozenset({"consume", "authorize and consume"})
+
+
+class Load:
+    """Callers of both forms of the client that never stop asking, and how each call ended."""
+
+    def __init__(self, fleet: Fleet, deeds: Calls) -> None:
+        self.settings = fleet.client_settings()
+        self.allowed: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.clients: list[Client | AsyncClient] = []
+        self._deeds = deeds
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def running(self) -> Iterator[Load]:
+        """While the block runs, and until the last call has ended."""
+        with Client(self.settings) as client, ThreadPoolExecutor(THREADS + 1) as pool:
+            self.clients.append(client)
+            client.prepare(20.0)
+            ends = [pool.submit(self._block, client, number) for number in range(THREADS)]
+            ends.append(pool.submit(asyncio.run, self._await()))
+            try:
+                yield self
+            finally:
+                self._stop.set()
+            for end in ends:
+                end.result(60)
+
+    def goes_on(self, more: int = 150) -> None:
+        """Wait until so many more calls were allowed."""
+        wanted = self.allowed.total() + more
+        wait_for(lambda: self.allowed.total() >= wanted, 60.0, lambda: f"more than {self.allowed}, {self.refused}")
+
+    def _block(self, client: Client, number: int) -> None:
+        for turn, (name, deed) in enumerate(itertools.cycle(self._deeds.items())):
+            if self._stop.wait(PAUSE_S):
+                return
+            self._count(name, deed(client))
+            if number == 0 and turn % 50 == 0:
+                self._drop(client)
+
+    async def _await(self) -> None:
+        async with AsyncClient(self.settings) as client:
+            self.clients.append(client)
+            await client.prepare(20.0)
+            await asyncio.gather(*(self._task(client) for _ in range(TASKS)))
+
+    async def _task(self, client: AsyncClient) -> None:
+        for name, deed in itertools.cycle(self._deeds.items()):
+            if self._stop.is_set():
+                return
+            await asyncio.sleep(PAUSE_S)
+            self._count(name, await deed(client))
+
+    def _count(self, name: str, answer: object) -> None:
+        with self._lock:
+            (self.allowed if answer else self.refused)[name] += 1
+
+    @staticmethod
+    def _drop(client: Client) -> None:
+        """Let our own token be renewed now, in the middle of everything."""
+        source = client.operations.source((SERVICE_AUDIENCE,))
+        source.drop(client.run(source.obtain()))
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with fleet(tmp_path_factory.mktemp("fleet")) as running:
+        yield running
+
+
+def taken(replicas: Fleet) -> int:
+    """How many hits the store has counted."""
+    with Client(replicas.client_settings()) as client:
+        (result,) = client.peek("api", {"path": "/orders"}).results
+        return LIMIT - result.remaining
+
+
+@pytest.mark.standard("U4", "R7")
+def test_a_rolling_update_fails_no_call_and_counts_every_hit_once(replicas: Fleet) -> None:
+    before = taken(replicas)
+    with Load(replicas, calls(replicas.token())).running() as load:
+        for turn in range(scale(40)):
+            load.goes_on()
+            replicas.stop(turn % 3)
+            load.goes_on()
+            replicas.start(turn % 3)
+        load.goes_on()
+    assert not load.refused
+    assert taken(replicas) - before == sum(load.allowed[name] for name in COUNTING)
+    assert sum(client.statistics.drained for client in load.clients) > 0
+    assert all(client.statistics.unanswered == 0 for client in load.clients)
+
+
+@pytest.mark.standard("R7")
+def test_killed_replicas_fail_no_read_and_no_hit_is_counted_twice(replicas: Fleet) -> None:
+    before = taken(replicas)
+    with Load(replicas, calls(replicas.token())).running() as load:
+        for turn in range(KILLS):
+            load.goes_on()
+            replicas.kill(turn % 3)
+            load.goes_on()
+            replicas.start(turn % 3)
+        load.goes_on()
+    # What was on its way when its replica died may have counted: it is told, never repeated.
+    assert set(load.refused) <= COUNTING
+    assert load.refused.total() <= KILLS * (THREADS + TASKS)
+    counted = sum(load.allowed[name] for name in COUNTING)
+    assert counted <= taken(replicas) - before <= counted + load.refused.total()
+    assert sum(client.statistics.unanswered for client in load.clients) == load.refused.total()
