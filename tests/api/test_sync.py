@@ -275,6 +275,8 @@ def test_a_record_that_lost_what_it_acknowledged_is_followed_back_and_old_acknow
         world.revoke("user:lost")
         world.move()
         await follower.catch_up()
+        follower.acknowledge()
+        await wait_for_async(lambda: world.acknowledged_by(1))
         lost, lost_digest = follower.revision, follower.digest
         # Rebuilt with an older state, as after a failover: the digest is another, the number lower.
         with closing(sqlite3.connect(tmp_path / "record.db")) as connection, connection:
@@ -284,6 +286,7 @@ def test_a_record_that_lost_what_it_acknowledged_is_followed_back_and_old_acknow
         world.move()
         response = await follower.take_change()
         assert response.WhichOneof("response") == "state"
+        assert world.watchers.held() == ()
         assert follower.held() == set()
         assert follower.digest != lost_digest
         follower.say(sync_pb2.WatchRequest(acknowledgement=sync_pb2.WatchAcknowledgement(revision=lost)))

@@ -66,6 +66,10 @@ class World:
             found |= {RevocationMark(kind, digest, at, 60 * end) for digest, (at, end) in entries.items()}
         return {mark for mark in found if mark.expire_time > self.clock.now()}
 
+    def acknowledged_by(self, count: int) -> bool:
+        """Whether so many watchers have said that they hold something."""
+        return sum(number for _, number in self.watchers.held()) == count
+
     def _acknowledged(self) -> None:
         self.acknowledgements += 1
 
