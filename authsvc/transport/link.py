@@ -32,6 +32,9 @@ READY: Final = "ready"
 PEERS: Final = "peers"
 """The entry of the letter that says where the listener learns who its peer is: a `listening.Peers`."""
 
+FOLDER: Final = "folder"
+"""The entry of the letter that names the supervisor's folder, with a copy of the TLS key in it."""
+
 _LONGEST = 1 << 20
 
 

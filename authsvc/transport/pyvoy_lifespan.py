@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from authsvc.api.engine import Engine
 from authsvc.transport.grpc_framing import Receive
-from authsvc.transport.link import PEERS, READY, REFUSE, Link, StartFault
+from authsvc.transport.link import FOLDER, PEERS, READY, REFUSE, Link, StartFault
 from authsvc.transport.listening import Peers
 from authsvc.transport.pyvoy_app import CALLS, STREAMS, GrpcApplication, Scope, Send
 
@@ -80,7 +81,7 @@ class PyvoyApplication:
         )
         grpc.begin()
         self._grpc = grpc
-        loop.add_reader(link.fileno(), _hear, link, grpc, serving)
+        loop.add_reader(link.fileno(), _hear, link, grpc, serving, letter.get(FOLDER))
         link.tell({"event": READY, **serving.told})
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -91,8 +92,8 @@ class PyvoyApplication:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _hear(link: Link, grpc: GrpcApplication, serving: Serving) -> None:
-    """The supervisor asks for a drain, or it is gone: nobody would end Envoy then."""
+def _hear(link: Link, grpc: GrpcApplication, serving: Serving, folder: str | None) -> None:
+    """The supervisor asks for a drain, or it is gone: nobody would end Envoy then, nor remove its folder."""
     while True:
         heard = link.hear()
         if heard == REFUSE:
@@ -102,6 +103,8 @@ def _hear(link: Link, grpc: GrpcApplication, serving: Serving) -> None:
             grpc.end_streams()
         if heard is None:
             asyncio.get_running_loop().remove_reader(link.fileno())
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
             os.kill(os.getpid(), signal.SIGTERM)
             return
         if not link.has_line:

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from authsvc.storage.secret_files import write_secret
 from authsvc.transport.envoy_config import LISTENER, EnvoyPlan, EnvoyTls, envoy_config, tls_secrets
-from authsvc.transport.link import DESCRIPTOR, DRAIN, PEERS, REFUSE, START_SECONDS, Link, link
+from authsvc.transport.link import DESCRIPTOR, DRAIN, FOLDER, PEERS, REFUSE, START_SECONDS, Link, link
 from authsvc.transport.listening import CONNECTION_AGE_SECONDS, ListenFault, Peers
 from authsvc.transport.tls import LiveTls, TlsMaterial
 
@@ -100,6 +100,7 @@ class PyvoyServer:
         """
         envoy, module, libpython = _parts()
         self._folder = Path(tempfile.mkdtemp(prefix="authsvc-", dir=_in_memory()))
+        self._letter[FOLDER] = str(self._folder)
         envoy_tls = None if tls is None else EnvoyTls(tls.minimum, tls.current.client_ca is not None)
         certificates = envoy_tls is not None and envoy_tls.client_certificates
         self._letter[PEERS] = Peers.SIDECAR if sidecar else Peers.CERTIFICATE if certificates else Peers.NOBODY

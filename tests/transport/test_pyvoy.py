@@ -108,16 +108,18 @@ def test_envoy_ends_with_its_supervisor(tmp_path: Path) -> None:
     program = (
         "from authsvc.transport.pyvoy_server import PyvoyServer\n"
         "server = PyvoyServer('tests.support.scenario:application')\n"
-        "print(server.listen('127.0.0.1:0'), server.process.pid, flush=True)\n"
+        "print(server.listen('127.0.0.1:0'), server.process.pid, server._folder, flush=True)\n"
         "input()\n"
     )
     supervisor = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert supervisor.stdout is not None
-    port, envoy = (int(word) for word in supervisor.stdout.readline().split())
+    *numbers, folder = supervisor.stdout.readline().split()
+    port, envoy = map(int, numbers)
     with connect(port) as channel:
         assert do(channel, "who")
+    assert Path(folder).is_dir()
     supervisor.send_signal(signal.SIGKILL)
     supervisor.communicate()
 
@@ -129,6 +131,8 @@ def test_envoy_ends_with_its_supervisor(tmp_path: Path) -> None:
         return Path(f"/proc/{envoy}/stat").read_text().split()[2] == "Z"
 
     wait_for(gone)
+    # A copy of the TLS key lies in it.
+    wait_for(lambda: not Path(folder).exists())
 
 
 @pytest.mark.standard("U3")
