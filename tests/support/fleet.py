@@ -135,7 +135,7 @@ class Trio:
     COUNT = 3
 
     def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
+        self.fleet = fleet
         self._ports = free_ports(self.COUNT)
         self._members: list[Member | None] = [None] * self.COUNT
         self._ends = [ExitStack() for _ in range(self.COUNT)]
@@ -162,6 +162,11 @@ class Trio:
         return (member for member in self._members if member is not None)
 
     @property
+    def database(self) -> str:
+        """The name of the database that their record is in."""
+        return self.fleet.record["record.url"].rpartition("/")[2].partition("?")[0]
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """Where they listen, whether they are there or not."""
         return tuple(f"127.0.0.1:{port}" for port in self._ports)
@@ -169,7 +174,7 @@ class Trio:
     def begin(self, index: int, release: Release | None = None) -> Member:
         """Start one, ready."""
         settings = {"server.listen": self.addresses[index]}
-        member = self._ends[index].enter_context(self._fleet.replica(f"replica-{index}", release, settings))
+        member = self._ends[index].enter_context(self.fleet.replica(f"replica-{index}", release, settings))
         self._members[index] = member
         return member
 
@@ -193,7 +198,7 @@ class Trio:
 
     def said(self) -> str:
         """Everything that any of them wrote."""
-        return "".join(path.read_text(errors="replace") for path in self._fleet.folder.glob("replica-*.log"))
+        return "".join(path.read_text(errors="replace") for path in self.fleet.folder.glob("replica-*.log"))
 
     def _gone(self, index: int) -> None:
         self._members[index] = None
