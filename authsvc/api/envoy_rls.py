@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from authsvc.api import rls_encoding
 from authsvc.api.envoy_authz import QUOTA_EXCEEDED
-from authsvc.api.rate_limit_headers import rate_limit_fields, x_rate_limit_fields
 from authsvc.api.rls_encoding import OK, OVER_LIMIT
 from authsvc.core.consumption import MAX_DESCRIPTORS, MAX_ENTRIES, LimitOutcome
 from authsvc.core.errors import InvalidRequest, PermissionDenied, Reason
@@ -88,46 +87,40 @@ def _descriptors(request: Any) -> tuple[ProxyDescriptor, ...]:
     """
     if not request.domain:
         raise InvalidRequest.of("domain", "is required")
-    if not 1 <= len(request.descriptors) <= MAX_DESCRIPTORS:
+    given = request.descriptors
+    if not 1 <= len(given) <= MAX_DESCRIPTORS:
         raise InvalidRequest.of("descriptors", f"holds not 1 to {MAX_DESCRIPTORS} descriptors")
     default = request.hits_addend or 1
-    return tuple(
-        _descriptor(descriptor, default, f"descriptors[{place}]")
-        for place, descriptor in enumerate(request.descriptors)
-    )
+    return tuple([_descriptor(descriptor, default, place) for place, descriptor in enumerate(given)])
 
 
-def _descriptor(given: Any, default: int, path: str) -> ProxyDescriptor:
-    entries = tuple((entry.key, entry.value) for entry in given.entries)
+def _descriptor(given: Any, default: int, place: int) -> ProxyDescriptor:
+    entries = tuple([(entry.key, entry.value) for entry in given.entries])
     if not 1 <= len(entries) <= MAX_ENTRIES:
-        raise InvalidRequest.of(f"{path}.entries", f"holds not 1 to {MAX_ENTRIES} entries")
-    if not all(key for key, _ in entries):
-        raise InvalidRequest.of(f"{path}.entries", "has a key that is empty")
-    hits = min(MAX_HITS, given.hits_addend.value if given.HasField("hits_addend") else default)
-    return ProxyDescriptor(
-        entries=entries,
-        hits=-hits if given.is_negative_hits else hits,
-        override=_override(given.limit, path) if given.HasField("limit") else None,
-    )
+        raise InvalidRequest.of(f"descriptors[{place}].entries", f"holds not 1 to {MAX_ENTRIES} entries")
+    for key, _ in entries:
+        if not key:
+            raise InvalidRequest.of(f"descriptors[{place}].entries", "has a key that is empty")
+    hits = min(MAX_HITS, given.hits_addend.value) if given.HasField("hits_addend") else default
+    override = _override(given.limit, place) if given.HasField("limit") else None
+    return ProxyDescriptor(entries, -hits if given.is_negative_hits else hits, override)
 
 
-def _override(limit: Any, path: str) -> Rate:
+def _override(limit: Any, place: int) -> Rate:
     window_us = _OVERRIDE_WINDOWS.get(limit.unit)
     if window_us is None:
-        raise InvalidRequest.of(f"{path}.limit.unit", "is none of SECOND, MINUTE, HOUR, DAY, MONTH, YEAR")
+        raise InvalidRequest.of(f"descriptors[{place}].limit.unit", "is none of SECOND, MINUTE, HOUR, DAY, MONTH, YEAR")
     return Rate(limit.requests_per_unit, window_us)
 
 
 def _message(answer: ProxyLimits, context: Context) -> bytes:
-    outcomes, allowed = answer.outcomes, answer.allowed
+    outcomes = answer.outcomes
+    allowed = False not in [outcome.allowed for outcome in outcomes]
     reason = Reason.ALLOWED if allowed else refusal_reason(outcomes)
     context.decided(reason, allowed=allowed)
     written = [rls_encoding.head(OK if allowed else OVER_LIMIT), *map(_status, answer.descriptors)]
     if outcomes:
-        written += [
-            rls_encoding.headers(rate_limit_fields(outcomes)),
-            rls_encoding.headers(x_rate_limit_fields(outcomes)),
-        ]
+        written.append(rls_encoding.limit_headers(outcomes))
         if not allowed:
             written += [rls_encoding.headers(_PROBLEM_TYPE), rls_encoding.body(_problem(outcomes))]
         nearest = _nearest(outcomes)

@@ -7,10 +7,23 @@ section 10.2.3), and the older X-RateLimit-*. May import: `core`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from authsvc.api.ready import Remembered
 from authsvc.core.consumption import LimitOutcome
+from authsvc.core.limits import LimitRule
 
 _SECOND_US = 1_000_000
+
+
+class _Texts(NamedTuple):
+    """What a rule brings into fields, the same for every answer."""
+
+    policy: str
+    """Quota and, where it is whole seconds, window. A rule's name needs no escape in a structured field's string."""
+    state: str
+    """What stands before the rest that is left."""
+    x_policy: str
 
 
 def rate_limit_fields(outcomes: Sequence[LimitOutcome]) -> tuple[tuple[str, str], ...]:
@@ -23,14 +36,14 @@ def rate_limit_fields(outcomes: Sequence[LimitOutcome]) -> tuple[tuple[str, str]
     shown = refused or outcomes
     if not shown:
         return ()
-    fields = [
-        ("ratelimit-policy", ", ".join(_policy(outcome) for outcome in shown)),
-        ("ratelimit", ", ".join(_state(outcome) for outcome in shown)),
-    ]
+    fields = (
+        ("ratelimit-policy", ", ".join([_texts(outcome.rule).policy for outcome in shown])),
+        ("ratelimit", ", ".join([_state(outcome) for outcome in shown])),
+    )
     waits = [outcome.retry_after_us for outcome in refused]
     if waits and None not in waits:
-        fields.append(("retry-after", str(max(_seconds(wait) for wait in waits if wait is not None))))
-    return tuple(fields)
+        return (*fields, ("retry-after", str(max(_seconds(wait) for wait in waits if wait is not None))))
+    return fields
 
 
 def x_rate_limit_fields(outcomes: Sequence[LimitOutcome]) -> tuple[tuple[str, str], ...]:
@@ -40,8 +53,11 @@ def x_rate_limit_fields(outcomes: Sequence[LimitOutcome]) -> tuple[tuple[str, st
     """
     if not outcomes:
         return ()
-    nearest = min(outcomes, key=lambda outcome: (outcome.allowed, outcome.remaining))
-    policies = "".join(f', {o.rule.rate.count}{_window(o)};name="{o.rule.name}"' for o in outcomes)
+    if len(outcomes) == 1:
+        (nearest,) = outcomes
+    else:
+        nearest = min(outcomes, key=lambda outcome: (outcome.allowed, outcome.remaining))
+    policies = "".join([_texts(outcome.rule).x_policy for outcome in outcomes])
     wait = nearest.reset_after_us if nearest.allowed else nearest.retry_after_us
     return (
         ("x-ratelimit-limit", f"{nearest.limit}{policies}"),
@@ -50,19 +66,19 @@ def x_rate_limit_fields(outcomes: Sequence[LimitOutcome]) -> tuple[tuple[str, st
     )
 
 
-def _policy(outcome: LimitOutcome) -> str:
-    """Quota and, where it is whole seconds, window. A rule's name needs no escape in a structured field's string."""
-    return f'"{outcome.rule.name}";q={outcome.rule.rate.count}{_window(outcome)}'
+def _texts_of(rule: LimitRule) -> _Texts:
+    name, count, window_us = rule.name, rule.rate.count, rule.rate.window_us
+    window = f";w={window_us // _SECOND_US}" if window_us % _SECOND_US == 0 else ""
+    return _Texts(f'"{name}";q={count}{window}', f'"{name}";r=', f', {count}{window};name="{name}"')
 
 
-def _window(outcome: LimitOutcome) -> str:
-    window_us = outcome.rule.rate.window_us
-    return f";w={window_us // _SECOND_US}" if window_us % _SECOND_US == 0 else ""
+_texts = Remembered(_texts_of, 4_096)
 
 
 def _state(outcome: LimitOutcome) -> str:
     wait = outcome.reset_after_us if outcome.allowed else outcome.retry_after_us
-    return f'"{outcome.rule.name}";r={outcome.remaining}' + ("" if wait is None else f";t={_seconds(wait)}")
+    state = f"{_texts(outcome.rule).state}{outcome.remaining}"
+    return state if wait is None else f"{state};t={_seconds(wait)}"
 
 
 def _seconds(wait_us: int) -> int:

@@ -7,14 +7,15 @@ rule it costs a quarter of what the message's own members cost. A test parses wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
 from authsvc.api.envoy_messages import RateLimitResponse
+from authsvc.api.rate_limit_headers import rate_limit_fields, x_rate_limit_fields
 from authsvc.api.ready import Remembered
-from authsvc.core.consumption import LimitOutcome
+from authsvc.core.consumption import DecidedBy, LimitOutcome
 from authsvc.core.errors import Reason
 from authsvc.core.limits import LimitRule
 from authsvc.usecases.rls import OVERRIDE
@@ -56,12 +57,22 @@ def _varint(number: int) -> bytes:
     return bytes(written)
 
 
-_LENGTHS = tuple(map(_varint, range(256)))
+_READY = 1_024
+_SMALL = tuple(map(_varint, range(_READY)))
+
+
+def _number(number: int) -> bytes:
+    if number < _READY:
+        return _SMALL[number]
+    if number < 1 << 21:
+        # What rests and waits nearly always are: a third of the loop's time.
+        low, high = number & 127 | 128, number >> 7
+        return bytes((low, high)) if high < 128 else bytes((low, high & 127 | 128, high >> 7))
+    return _varint(number)
 
 
 def _sized(content: bytes) -> bytes:
-    length = len(content)
-    return (_LENGTHS[length] if length < len(_LENGTHS) else _varint(length)) + content
+    return _number(len(content)) + content
 
 
 _STATUS = RateLimitResponse.DescriptorStatus
@@ -85,14 +96,36 @@ def status(outcome: LimitOutcome, wait_us: int) -> bytes:
     seconds, rest_us = divmod(wait_us, 1_000_000)
     written = _STATUS_CODES[OK if outcome.allowed else OVER_LIMIT] + _current_limit(outcome.rule)
     if outcome.remaining:
-        written += _REMAINING + _varint(min(_MAX_UINT32, outcome.remaining))
-    duration = _SECONDS + _varint(seconds) + _NANOS + _varint(rest_us * 1_000)
+        written += _REMAINING + _number(min(_MAX_UINT32, outcome.remaining))
+    duration = _SECONDS + _number(seconds) + _NANOS + _number(rest_us * 1_000)
     return _STATUSES + _sized(written + _RESET + _sized(duration))
+
+
+def limit_headers(outcomes: Sequence[LimitOutcome]) -> bytes:
+    """What the limits that a call met say in headers: the fields of `rate_limit_headers`, in any order.
+
+    One limit, which is what most calls meet, is written by what is ready for its rule.
+    """
+    if len(outcomes) == 1:
+        rule, allowed, limit, remaining, reset_after_us, retry_after_us, _ = outcomes[0]
+        wait_us = reset_after_us if allowed else retry_after_us
+        if wait_us is not None and limit == rule.meter.limit:
+            fixed, state = _alone(rule)
+            left, wait = b"%d" % remaining, b"%d" % -(-wait_us // 1_000_000)
+            state += left + b";t=" + wait
+            written = fixed + _RATE_LIMIT[len(state)] + state + _X_REMAINING[len(left)] + left
+            written += _X_RESET[len(wait)] + wait
+            return written if allowed else written + _RETRY_AFTER[len(wait)] + wait
+    return headers(rate_limit_fields(outcomes)) + headers(x_rate_limit_fields(outcomes))
 
 
 def headers(fields: Iterable[tuple[str, str]]) -> bytes:
     """Headers for the client."""
-    return b"".join([_HEADERS + _sized(_name(name) + _VALUE + _sized(value.encode())) for name, value in fields])
+    written = b""
+    for name, value in fields:
+        text = value.encode()
+        written += _HEADERS + _sized(_name(name) + _number(len(text)) + text)
+    return written
 
 
 def body(content: bytes) -> bytes:
@@ -116,7 +149,7 @@ def metadata(reason: Reason, rule: str, decided_by: str, *, allowed: bool) -> by
 
 @lru_cache(64)
 def _name(name: str) -> bytes:
-    return b"\x0a" + _sized(name.encode())
+    return b"\x0a" + _sized(name.encode()) + _VALUE
 
 
 def _limit_of(rule: LimitRule) -> bytes:
@@ -132,3 +165,30 @@ def _limit_of(rule: LimitRule) -> bytes:
 
 
 _current_limit = Remembered(_limit_of, 4_096)
+
+
+def _before(name: str, most: int) -> tuple[bytes, ...]:
+    """What stands before a header's value of each length."""
+    head = _name(name)
+    return tuple(
+        _HEADERS + _number(len(head) + len(_number(length)) + length) + head + _number(length)
+        for length in range(most + 1)
+    )
+
+
+_LONGEST_NUMBER = 20
+_RATE_LIMIT = _before("ratelimit", 256)
+_X_REMAINING, _X_RESET, _RETRY_AFTER = (
+    _before(name, _LONGEST_NUMBER) for name in ("x-ratelimit-remaining", "x-ratelimit-reset", "retry-after")
+)
+
+
+def _alone_of(rule: LimitRule) -> tuple[bytes, bytes]:
+    """The headers of a rule that is the only one met which never change, and how the one that does begins."""
+    resting = LimitOutcome(rule, True, rule.meter.limit, 0, 0, None, DecidedBy.STORE)
+    fields = dict(rate_limit_fields([resting])) | dict(x_rate_limit_fields([resting]))
+    fixed = headers((name, fields[name]) for name in ("ratelimit-policy", "x-ratelimit-limit"))
+    return fixed, fields["ratelimit"].encode().removesuffix(b"0;t=0")
+
+
+_alone = Remembered(_alone_of, 4_096)

@@ -6,7 +6,7 @@ standard library and `core`. Pure: an adapter reads the states, calls `consume_a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -61,8 +61,7 @@ class LimitOutcome(NamedTuple):
     decided_by: DecidedBy
 
 
-@dataclass(frozen=True, slots=True)
-class Consumption:
+class Consumption(NamedTuple):
     """What a call comes to: one outcome a hit, in order, and the verdicts to store (none unless taken)."""
 
     outcomes: tuple[LimitOutcome, ...]
@@ -110,8 +109,11 @@ def hits_of(rules: LimitRules, domain: str, descriptors: Sequence[Descriptor]) -
     )
 
 
-def summed(hits: Iterable[Hit]) -> dict[bytes, tuple[LimitRule, int]]:
+def summed(hits: Sequence[Hit]) -> dict[bytes, tuple[LimitRule, int]]:
     """By counter: its rule, and all hits for it together."""
+    if len(hits) == 1:
+        (only,) = hits
+        return {only.key: (only.rule, only.hits)}
     wanted: dict[bytes, tuple[LimitRule, int]] = {}
     for hit in hits:
         _, already = wanted.get(hit.key, (hit.rule, 0))
@@ -131,28 +133,26 @@ def consume_all(
     `read` gives a counter's state, None at rest. With `peek` the answer is the same and nothing is taken.
     """
     wanted = summed(hits)
-    states = {key: read(key) for key in wanted}
-    verdicts = {key: rule.meter.decide(states[key], now_us, n) for key, (rule, n) in wanted.items()}
-    taking = not peek and all(verdict.allowed for verdict in verdicts.values())
-    shown = verdicts
-    if not taking:
-        shown = {
-            key: rule.meter.decide(states[key], now_us, 0) if verdicts[key].allowed else verdicts[key]
-            for key, (rule, _) in wanted.items()
-        }
-    return Consumption(
-        tuple(_outcome(hit.rule, shown[hit.key]) for hit in hits),
-        {key: verdicts[key] for key, (_, n) in wanted.items() if n} if taking else {},
-    )
+    taking = not peek
+    verdicts: dict[bytes, Verdict] = {}
+    for key, (rule, together) in wanted.items():
+        verdict = verdicts[key] = rule.meter.decide(read(key), now_us, together)
+        taking = taking and verdict.allowed
+    if taking:
+        taken = {key: verdicts[key] for key, (_, together) in wanted.items() if together}
+        return Consumption(_outcomes(hits, verdicts), taken)
+    shown = {
+        key: rule.meter.decide(read(key), now_us, 0) if verdicts[key].allowed else verdicts[key]
+        for key, (rule, _) in wanted.items()
+    }
+    return Consumption(_outcomes(hits, shown), {})
 
 
-def _outcome(rule: LimitRule, verdict: Verdict) -> LimitOutcome:
-    return LimitOutcome(
-        rule,
-        verdict.allowed,
-        rule.meter.limit,
-        verdict.remaining,
-        verdict.reset_after_us,
-        verdict.retry_after_us,
-        DecidedBy.STORE,
-    )
+def _outcomes(hits: Sequence[Hit], verdicts: Mapping[bytes, Verdict]) -> tuple[LimitOutcome, ...]:
+    outcomes = []
+    for rule, key, _ in hits:
+        allowed, remaining, reset_after_us, retry_after_us, _ = verdicts[key]
+        outcomes.append(
+            LimitOutcome(rule, allowed, rule.meter.limit, remaining, reset_after_us, retry_after_us, DecidedBy.STORE)
+        )
+    return tuple(outcomes)

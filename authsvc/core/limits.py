@@ -147,36 +147,47 @@ class LimitRules:
     """All rules of a policy, indexed so that matching costs as many look-ups as there are shapes of rules."""
 
     by_name: Mapping[str, LimitRule]
-    _shapes: Mapping[tuple[str, frozenset[str]], tuple[_Shape, ...]] = field(repr=False, compare=False)
+    _shapes: Mapping[str, Mapping[frozenset[str], tuple[_Shape, ...]]] = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, rules: Iterable[LimitRule]) -> LimitRules:
         """Index the rules; of two with one name the later counts."""
         by_name = {rule.name: rule for rule in rules}
-        shapes: dict[tuple[str, frozenset[str]], dict[tuple[str, ...], _Shape]] = {}
+        domains: dict[str, dict[frozenset[str], dict[tuple[str, ...], _Shape]]] = {}
         for rule in by_name.values():
             named = {key: value for key, value in rule.match if value != ANY_VALUE}
             explicit = tuple(named)
-            of_keys = shapes.setdefault((rule.domain, rule.keys), {})
+            of_keys = domains.setdefault(rule.domain, {}).setdefault(rule.keys, {})
             shape = of_keys.setdefault(explicit, _Shape(explicit, {}))
             shape.rules.setdefault(tuple(named.values()), []).append(rule)
-        return cls(by_name, {place: tuple(found.values()) for place, found in shapes.items()})
+        return cls(
+            by_name,
+            {
+                domain: {keys: tuple(shapes.values()) for keys, shapes in found.items()}
+                for domain, found in domains.items()
+            },
+        )
 
     def knows(self, domain: str) -> bool:
         """Whether any rule is of that domain."""
-        return any(known == domain for known, _ in self._shapes)
+        return domain in self._shapes
 
-    def match(self, domain: str, entries: Sequence[tuple[str, str]]) -> tuple[RuleMatch, ...]:
+    def match(self, domain: str, entries: Sequence[tuple[str, str]]) -> Sequence[RuleMatch]:
         """Every rule that a descriptor meets: its keys equal the descriptor's, its named values are equal.
 
         A key stands at most once in `entries`; their order does not matter.
         """
-        descriptor = dict(entries)
-        return tuple(
-            (rule, rule.counter_key(descriptor))
-            for shape in self._shapes.get((domain, frozenset(descriptor)), ())
-            for rule in shape.rules.get(tuple(descriptor[key] for key in shape.explicit), ())
-        )
+        return self.match_values(domain, dict(entries))
+
+    def match_values(self, domain: str, descriptor: Mapping[str, str]) -> Sequence[RuleMatch]:
+        """As `match`, of a descriptor as a mapping."""
+        known = self._shapes.get(domain)
+        shapes = () if known is None else known.get(frozenset(descriptor), ())
+        met = []
+        for shape in shapes:
+            values = tuple([descriptor[key] for key in shape.explicit]) if shape.explicit else ()
+            met += [(rule, rule.counter_key(descriptor)) for rule in shape.rules.get(values, ())]
+        return met
 
     def match_route(self, names: Sequence[str], request: Mapping[str, str]) -> tuple[RuleMatch, ...]:
         """The counters of the rules that a route names, keyed by what the request is (`ROUTE_KEYS`).

@@ -116,9 +116,10 @@ class Gcra:
 
     def decide(self, state: CounterState | None, now_us: int, hits: int) -> Verdict:
         """See `Meter.decide`. Over any time t at most `limit` + rate x t hits pass."""
-        debt, at_us = self._debt(state, now_us)
-        room = self.limit * self.units_a_hit - debt
-        need = hits * self.units_a_hit
+        units_a_hit, units_a_us = self.units_a_hit, self.units_a_us
+        debt, at_us = (0, now_us) if state is None else self._debt(state, now_us)
+        room = self.limit * units_a_hit - debt
+        need = hits * units_a_hit
         allowed = hits <= 0 or need <= room
         retry_after_us = None
         if allowed:
@@ -126,25 +127,23 @@ class Gcra:
             debt += need
             room -= need
         elif hits <= self.limit:
-            retry_after_us = at_us - now_us - (room - need) // self.units_a_us
+            retry_after_us = at_us - now_us - (room - need) // units_a_us
         return Verdict(
             allowed,
-            max(0, room // self.units_a_hit),
-            at_us - now_us - (-debt // self.units_a_us) if debt else 0,
+            room // units_a_hit if room > 0 else 0,
+            at_us - now_us - (-debt // units_a_us) if debt else 0,
             retry_after_us,
-            CounterState(debt, self.units_a_hit, at_us),
+            CounterState(debt, units_a_hit, at_us),
         )
 
-    def _debt(self, state: CounterState | None, now_us: int) -> tuple[int, int]:
+    def _debt(self, state: CounterState, now_us: int) -> tuple[int, int]:
         """What is still owed, and the moment at which that holds."""
-        if state is None:
-            return 0, now_us
-        owed = state.owed
-        if state.units_a_hit != self.units_a_hit:
-            owed = min(MAX_UNITS, -(-owed * self.units_a_hit // state.units_a_hit))
-        if now_us <= state.at_us:
-            return owed, state.at_us
-        return max(0, owed - (now_us - state.at_us) * self.units_a_us), now_us
+        owed, units_a_hit, at_us = state
+        if units_a_hit != self.units_a_hit:
+            owed = min(MAX_UNITS, -(-owed * self.units_a_hit // units_a_hit))
+        if now_us <= at_us:
+            return owed, at_us
+        return max(0, owed - (now_us - at_us) * self.units_a_us), now_us
 
 
 @dataclass(frozen=True, slots=True)

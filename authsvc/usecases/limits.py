@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.core.consumption import DecidedBy, Descriptor, Hit, hits_of
 from authsvc.core.errors import Reason
@@ -26,8 +26,7 @@ class Wanted:
     descriptors: tuple[Descriptor, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Consumed:
+class Consumed(NamedTuple):
     """The answer of every rule that matched; allowed where none matched."""
 
     outcomes: tuple[LimitOutcome, ...]

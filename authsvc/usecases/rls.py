@@ -7,10 +7,9 @@ Owns: which rules a descriptor meets, overrides, looks and what is given back (S
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authsvc.core.consumption import Hit, LimitOutcome
 from authsvc.core.limits import ANY_VALUE, Algorithm, LimitRule
@@ -25,8 +24,7 @@ OVERRIDE = "@override"
 """The rule of a limit that came with its descriptor; no rule of a policy is called so."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyDescriptor:
+class ProxyDescriptor(NamedTuple):
     """What a proxy counts. Entries may name a key twice; such a descriptor meets no rule.
 
     `hits` of 0 ask whether one would pass and take none; fewer give back. `override` stands in for the rules.
@@ -37,21 +35,17 @@ class ProxyDescriptor:
     override: Rate | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyLimits:
+class ProxyLimits(NamedTuple):
     """The outcomes of each descriptor, in order; none where it met no rule."""
 
-    descriptors: tuple[tuple[LimitOutcome, ...], ...]
+    descriptors: Sequence[Sequence[LimitOutcome]]
 
     @property
-    def outcomes(self) -> tuple[LimitOutcome, ...]:
+    def outcomes(self) -> Sequence[LimitOutcome]:
         """Of all descriptors together."""
-        return tuple(outcome for outcomes in self.descriptors for outcome in outcomes)
-
-    @property
-    def allowed(self) -> bool:
-        """Whether all allow."""
-        return all(outcome.allowed for outcomes in self.descriptors for outcome in outcomes)
+        if len(self.descriptors) == 1:
+            return self.descriptors[0]
+        return [outcome for outcomes in self.descriptors for outcome in outcomes]
 
 
 _Placed = list[tuple[int, Hit]]
@@ -70,15 +64,15 @@ class ProxyQuotas:
         """All descriptors, all or nothing: an answer where none meets a rule, else a coroutine that gives it."""
         matched = [_matches(snapshot.policy.limits, domain, descriptor) for descriptor in descriptors]
         if not any(matched):
-            return ProxyLimits(tuple(() for _ in descriptors))
+            return ProxyLimits(matched)  # type: ignore[arg-type]  # nothing, as often as there are descriptors
+        if min([descriptor.hits for descriptor in descriptors]) > 0:
+            return self._taken(descriptors, matched)
         return self._counted(descriptors, matched)
 
     async def _counted(
         self, descriptors: Sequence[ProxyDescriptor], matched: Sequence[Sequence[RuleMatch]]
     ) -> ProxyLimits:
         """Giving back never fails; taking is all or nothing, and nothing where a look fails."""
-        if all(descriptor.hits > 0 for descriptor in descriptors):
-            return await self._taken(descriptors, matched)
         backs: _Placed = []
         looks: _Placed = []
         takes: _Placed = []
@@ -106,8 +100,11 @@ class ProxyQuotas:
             for descriptor, rules in zip(descriptors, matched, strict=True)
             for rule, key in rules
         ]
-        outcomes = iter((await self._limits.take(hits)).outcomes)
-        return ProxyLimits(tuple(tuple(islice(outcomes, len(rules))) for rules in matched))
+        outcomes = (await self._limits.take(hits)).outcomes
+        if len(matched) == 1:
+            return ProxyLimits((outcomes,))
+        rest = iter(outcomes)
+        return ProxyLimits([tuple(islice(rest, len(rules))) for rules in matched])
 
     async def _ask(self, placed: _Placed, found: dict[int, list[LimitOutcome]], *, peek: bool = False) -> bool:
         consumed = await self._limits.take([hit for _, hit in placed], peek=peek)
@@ -121,7 +118,7 @@ def _matches(rules: LimitRules, domain: str, descriptor: ProxyDescriptor) -> Seq
     if len(values) < len(descriptor.entries):
         return ()
     if descriptor.override is None:
-        return rules.match(domain, descriptor.entries)
+        return rules.match_values(domain, values)
     if not rules.knows(domain):
         return ()
     rule = _override(domain, tuple(sorted(values)), descriptor.override)

@@ -14,6 +14,7 @@ from authsvc import config
 from authsvc.api import rls_encoding
 from authsvc.api.calls import Call, Refusal
 from authsvc.api.envoy_messages import RateLimitRequest, RateLimitResponse
+from authsvc.api.rate_limit_headers import rate_limit_fields, x_rate_limit_fields
 from authsvc.api.rls_encoding import UNIT_OF
 from authsvc.core.consumption import DecidedBy, Hit, LimitOutcome
 from authsvc.core.errors import Exhausted, Reason, Unavailable
@@ -284,6 +285,27 @@ def test_no_bytes_make_an_answer_that_is_unknown(garbage: bytes) -> None:
         assert RateLimitResponse.FromString(answer).overall_code in {OK, OVER_LIMIT}
     else:
         assert answer.code == 3
+
+
+@pytest.mark.standard("R12")
+@given(
+    allowed=st.booleans(),
+    remaining=st.integers(0, 2**52),
+    wait_us=st.one_of(st.none(), st.integers(0, 2**52)),
+    name=st.from_regex("[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", fullmatch=True),
+    window_us=st.sampled_from([60_000_000, 1, 15 * 60_000_000]),
+    share=st.sampled_from([1, 3]),
+)
+def test_headers_that_are_written_by_hand_are_the_fields(
+    remaining: int, wait_us: int | None, name: str, window_us: int, share: int, *, allowed: bool
+) -> None:
+    rule = LimitRule(name, "api", (("user", "*"),), Rate(9, window_us), 9)
+    reset_us, retry_us = (wait_us or 0, None) if allowed else (0, wait_us)
+    outcome = LimitOutcome(rule, allowed, 9 // share, remaining, reset_us, retry_us, DecidedBy.STORE)
+    written = RateLimitResponse.FromString(rls_encoding.limit_headers([outcome]))
+    fields = {*rate_limit_fields([outcome]), *x_rate_limit_fields([outcome])}
+    assert {(header.key, header.value) for header in written.response_headers_to_add} == fields
+    assert len(written.response_headers_to_add) == len(fields)
 
 
 @given(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -61,7 +62,7 @@ class Edge:
 
     def looks(self) -> list[int]:
         """What is left of each caller's rule."""
-        return remaining(self.proxy.ask(*(descriptor(hits=0, **{f"caller{n}": "x"}) for n in range(CALLERS))))
+        return remaining(self.proxy.ask(*(descriptor(f"caller{n}", hits=0) for n in range(CALLERS))))
 
     def faults(self, kind: str) -> float:
         """How many calls the store did not answer."""
@@ -81,7 +82,7 @@ def edge(transport: str, folder: Path, url: str = "", **settings: str) -> Iterat
         service = stack.enter_context(serving(data, chosen))
         service.apply(POLICY + RULES)
         found = Edge(service, redis, stack.enter_context(proxy(service.grpc)))
-        wait_for(lambda: decided_by(found.proxy.ask(descriptor(odd="x", hits=0))) == "store", what="the store")
+        wait_for(lambda: decided_by(found.proxy.ask(descriptor("odd", "x", hits=0))) == "store", what="the store")
         yield found
 
 
@@ -102,8 +103,8 @@ def stormy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Edge]:
 
 @pytest.mark.standard("R1", "R4")
 def test_a_status_a_descriptor_in_their_order_and_a_refusal_debits_none(calm: Edge) -> None:
-    ann, path, none = descriptor(user="r1"), descriptor(path="/r1"), descriptor(nobody="x")
-    answers = [calm.proxy.ask(none, ann, path, descriptor(odd="r1")) for _ in range(4)]
+    ann, path, none = descriptor("user", "r1"), descriptor("path", "/r1"), descriptor("nobody", "x")
+    answers = [calm.proxy.ask(none, ann, path, descriptor("odd", "r1")) for _ in range(4)]
     assert [answer.overall_code for answer in answers] == [OK, OK, OK, OVER_LIMIT]
     assert [[status.code for status in answer.statuses] for answer in answers[2:]] == [
         [OK, OK, OK, OK],
@@ -119,7 +120,7 @@ def test_a_status_a_descriptor_in_their_order_and_a_refusal_debits_none(calm: Ed
 @pytest.mark.standard("R2")
 def test_hits_of_every_kind(calm: Edge) -> None:
     def ask(hits: int | None = None, *, back: bool = False, common: int = 0) -> tuple[int, int]:
-        answer = calm.proxy.ask(descriptor(path="/r2", hits=hits, back=back), hits=common)
+        answer = calm.proxy.ask(descriptor("path", "/r2", hits=hits, back=back), hits=common)
         return answer.overall_code, answer.statuses[0].limit_remaining
 
     asked = [ask(0), ask(2, common=4), ask(common=3), ask(0), ask(3, back=True), ask(9, back=True), ask(6), ask(0)]
@@ -129,23 +130,23 @@ def test_hits_of_every_kind(calm: Edge) -> None:
 
 @pytest.mark.standard("R3")
 def test_a_descriptors_own_limit_is_obeyed_and_validated(calm: Edge) -> None:
-    own = [calm.proxy.ask(descriptor(user="r3", limit=(4, HOUR))) for _ in range(5)]
+    own = [calm.proxy.ask(descriptor("user", "r3", limit=(4, HOUR))) for _ in range(5)]
     assert [answer.overall_code for answer in own] == [OK] * 4 + [OVER_LIMIT]
     with pytest.raises(grpc.RpcError) as refused:
-        calm.proxy.ask(descriptor(user="r3", limit=(4, 99)))
+        calm.proxy.ask(descriptor("user", "r3", limit=(4, 99)))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert remaining(calm.proxy.ask(descriptor(user="r3", hits=0))) == [3]
+    assert remaining(calm.proxy.ask(descriptor("user", "r3", hits=0))) == [3]
 
 
 @pytest.mark.standard("R7")
 def test_calls_that_are_given_up_count_once_at_most_and_no_answer_is_anothers(calm: Edge) -> None:
     chance, before = random.Random(20261124), calm.looks()
-    kept: list[list[grpc.Future]] = [[] for _ in range(CALLERS)]
+    kept: list[list[Any]] = [[] for _ in range(CALLERS)]
     given_up = [0] * CALLERS
     for _ in range(scale(4_000)):
         number = chance.randrange(CALLERS)
         fate = chance.random()
-        asked = request(descriptor(**{f"caller{number}": "x"}))
+        asked = request(descriptor(f"caller{number}"))
         if fate < 0.3:
             given_up[number] += 1
             calm.proxy.ask_for.future(asked, timeout=30).cancel()
@@ -203,9 +204,9 @@ def test_paused_while_calls_run_each_is_answered_at_once_and_what_was_sent_count
         during = callers.since(paused)
         assert {one.decided_by for one in during} == {"local"}
         assert all(one.allowed for one in during)
-        closed = stormy.proxy.ask(descriptor(closed="x"))
+        closed = stormy.proxy.ask(descriptor("closed", "x"))
         assert (closed.overall_code, decided_by(closed)) == (OVER_LIMIT, "failed_closed")
-        assert decided_by(stormy.proxy.ask(descriptor(opened="x"))) == "failed_open"
+        assert decided_by(stormy.proxy.ask(descriptor("opened", "x"))) == "failed_open"
         stormy.redis.signal(signal.SIGCONT)
         wait_for(lambda: callers.last() == {"store"}, what="everybody counting again")
     assert not callers.faults
@@ -245,12 +246,14 @@ def test_killed_and_restarted_while_calls_run_none_fails_and_none_counts_twice(s
 def test_a_full_store_counts_as_failed_and_keeps_nothing_of_a_call(stormy: Edge) -> None:
     before = stormy.looks()
     stormy.redis.ask("CONFIG", "SET", "maxmemory", "1")
-    everything = [descriptor(**{f"caller{n}": "x"}) for n in range(CALLERS)]
-    answers = [stormy.proxy.ask(*everything, descriptor(closed="x")) for _ in range(20)]
+    everything = [descriptor(f"caller{n}") for n in range(CALLERS)]
+    answers = [stormy.proxy.ask(*everything, descriptor("closed", "x")) for _ in range(20)]
     assert {(answer.overall_code, decided_by(answer)) for answer in answers} == {(OVER_LIMIT, "failed_closed")}
-    assert decided_by(stormy.proxy.ask(descriptor(user="x"))) == "local"
+    assert decided_by(stormy.proxy.ask(descriptor("user", "x"))) == "local"
     stormy.redis.ask("CONFIG", "SET", "maxmemory", "0")
-    wait_for(lambda: decided_by(stormy.proxy.ask(descriptor(odd="x"))) == "store", what="the store being asked again")
+    wait_for(
+        lambda: decided_by(stormy.proxy.ask(descriptor("odd", "x"))) == "store", what="the store being asked again"
+    )
     assert all(abs(each) <= 1 for each in taken(stormy.proxy, before))
 
 
@@ -284,4 +287,4 @@ def test_a_failover_by_sentinels_fails_no_call(transport: str, tmp_path: Path) -
         assert max(one.seconds for given in callers.answers for one in given) < SOON_S
         # The old one wakes, is demoted by the Sentinels, and nobody counts there.
         old.signal(signal.SIGCONT)
-        assert decided_by(found.proxy.ask(descriptor(odd="x"))) == "store"
+        assert decided_by(found.proxy.ask(descriptor("odd", "x"))) == "store"

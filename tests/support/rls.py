@@ -28,12 +28,11 @@ POLICY = "version: 1\nlimits:\n" + "".join(
 
 
 def descriptor(
-    *, hits: int | None = None, back: bool = False, limit: tuple[int, int] | None = None, **entries: str
+    key: str, value: str = "x", *, hits: int | None = None, back: bool = False, limit: tuple[int, int] | None = None
 ) -> Any:
-    """One descriptor."""
+    """One descriptor of one entry."""
     made = RateLimitRequest().descriptors.add()
-    for key, value in entries.items():
-        made.entries.add(key=key, value=value)
+    made.entries.add(key=key, value=value)
     if hits is not None:
         made.hits_addend.value = hits
     made.is_negative_hits = back
@@ -64,7 +63,7 @@ class Proxy:
     """A caller of the service, as Envoy is one."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self.ask_for = channel.unary_unary(
+        self.ask_for: Any = channel.unary_unary(
             METHOD, lambda message: message.SerializeToString(), RateLimitResponse.FromString
         )
 
@@ -127,7 +126,7 @@ def asking(address: str) -> Iterator[Callers]:
         while not over.is_set():
             begun = time.monotonic()
             try:
-                answer = caller.ask(descriptor(**{f"caller{number}": "x"}))
+                answer = caller.ask(descriptor(f"caller{number}"))
             except grpc.RpcError as fault:
                 told.faults.append(fault)
                 return
@@ -157,6 +156,6 @@ def asking(address: str) -> Iterator[Callers]:
 
 def taken(caller: Proxy, before: Sequence[int]) -> list[int]:
     """How many hits of each caller's rule the store holds more than `before`; repaid ones aside."""
-    answer = caller.ask(*(descriptor(hits=0, **{f"caller{n}": "x"}) for n in range(CALLERS)))
+    answer = caller.ask(*(descriptor(f"caller{n}", hits=0) for n in range(CALLERS)))
     assert decided_by(answer) == "store"
     return [left - now for left, now in zip(before, remaining(answer), strict=True)]
