@@ -78,14 +78,16 @@ class AuthorizationService:
         self._found = foundation
         config = foundation.config
         self._log = foundation.log
-        self._counting = count_by(
-            config, foundation.clock, foundation.record.secret("pseudonyms"), self._log.event, lambda: config.processes
-        )
         self._key_sets = KeySets(config.schedule, random.random)
         replica_id = f"replica-{random_id()}"
         self._syncing = Syncing(foundation, replica_id, self._key_sets, self._log.event)
         self._counting = count_by(
-            config, foundation.clock, foundation.record.secret("pseudonyms"), self._log.event, lambda: config.processes
+            config,
+            foundation.clock,
+            foundation.record.secret("pseudonyms"),
+            self._log.event,
+            # A replica that has just started is seen by the others a little later than it is configured.
+            lambda: max(self._syncing.live_replicas(), config.processes),
         )
         self._tls: LiveTls | None = None
         self._metrics = Metrics(
