@@ -102,12 +102,17 @@ def envoy_config(plan: EnvoyPlan) -> dict[str, Any]:
                     # Envoy shares ports unless told otherwise, and then an old server answers half the connections.
                     "enable_reuse_port": plan.reuse_port,
                     "per_connection_buffer_limit_bytes": BUFFER_BYTES,
-                    "address": {"socket_address": {"address": host, "port_value": port}},
+                    "address": {"socket_address": _socket_address(host, port)},
                     "filter_chains": [chain],
                 }
             ]
         },
     }
+
+
+def _socket_address(host: str, port: int) -> dict[str, Any]:
+    # Every address means IPv4 too, as it does to grpcio.
+    return {"address": host, "port_value": port, **({"ipv4_compat": True} if host == "::" else {})}
 
 
 def tls_secrets(material: TlsMaterial) -> dict[str, dict[str, Any]]:

@@ -285,11 +285,13 @@ def _call(method: str, context: grpc.ServicerContext, stream: Stream | None = No
         else:
             metadata[key] = value
     remaining = context.time_remaining()
+    # Nobody else is to look at it: it counts behind a sidecar only, and is anybody's word elsewhere.
+    forwarded = metadata.pop(HEADER, "")
     address = _address(context.peer())
     return Call(
         method=method,
         peer_address=address,
-        peer_identities=_behind(address, metadata) if sidecar else _identities(context),
+        peer_identities=of_sidecar(address, str(forwarded).encode()) if sidecar else _identities(context),
         authorization=authorization,
         metadata=metadata,
         deadline=None if remaining > _FOREVER else time.monotonic() + remaining,
@@ -312,11 +314,6 @@ def _address(peer: str) -> str:
     if family == "ipv6":
         return unquote(rest).rpartition(":")[0].strip("[]")
     return ""
-
-
-def _behind(address: str, metadata: Mapping[str, str | bytes]) -> tuple[str, ...]:
-    forwarded = metadata.get(HEADER, "")
-    return of_sidecar(address, forwarded.encode() if isinstance(forwarded, str) else forwarded)
 
 
 def _identities(context: grpc.ServicerContext) -> tuple[str, ...]:

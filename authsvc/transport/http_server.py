@@ -81,7 +81,14 @@ class HttpServer:
         host, port = host_and_port(self._address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=self._reuse_port)
+            return socket.create_server(
+                (host, port),
+                family=family,
+                backlog=BACKLOG,
+                reuse_port=self._reuse_port,
+                # Every address means IPv4 too, as it does to gRPC.
+                dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+            )
         except OSError as fault:
             raise cannot_listen(self._address, fault) from fault
 

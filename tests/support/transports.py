@@ -35,6 +35,9 @@ GRACE = 10.0
 TRANSPORTS = ("grpcio", "pyvoy")
 
 
+needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+
+
 def skip_where_missing(transport: str) -> None:
     """pyvoy is tried wherever its wheel and libpython are; in CI they must be."""
     why = why_missing() if transport == "pyvoy" else ""

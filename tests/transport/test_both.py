@@ -47,6 +47,7 @@ from tests.support.transports import (
     details_of,
     do,
     error_of,
+    needs_ipv6,
     serving,
     skip_where_missing,
 )
@@ -437,11 +438,25 @@ def test_who_comes_around_the_sidecar_is_refused_on_every_row_in_its_way(transpo
         assert call(channel, ENVOY, metadata=metadata).startswith(DENIED)
 
 
+@pytest.mark.standard("S12")
+@needs_ipv6
+def test_on_every_address_of_both_families_loopback_is_loopback(transport: str) -> None:
+    metadata = (*AS_CALLER, (XFCC, f"URI={SPIFFE}"))
+    with serving(transport, host="[::]", sidecar=True) as server:
+        for host, address in (("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")):
+            with connect(server.port, host) as channel:
+                seen = do(channel, "who", metadata=metadata)
+                assert seen["identities"] == [SPIFFE]
+                assert seen["address"].removeprefix("::ffff:") == address
+
+
 @pytest.mark.standard("S12", "E10")
 def test_a_plain_listener_believes_no_forwarded_certificate(transport: str) -> None:
     with serving(transport) as server, connect(server.port) as channel:
         for forwarded in (f"URI={SPIFFE}", f"Hash=ab;URI={SPIFFE},URI={SPIFFE}", f'Cert="x";URI={SPIFFE}'):
-            assert do(channel, "who", metadata=(*AS_CALLER, (XFCC, forwarded)))["identities"] == []
+            seen = do(channel, "who", metadata=(*AS_CALLER, (XFCC, forwarded)))
+            assert seen["identities"] == []
+            assert XFCC not in seen["metadata"]
 
 
 def test_tls_without_client_certificates_has_no_identities(

@@ -16,7 +16,7 @@ from authsvc.transport.http_server import HttpServers
 from authsvc.transport.listening import ListenFault, host_and_port
 from authsvc.usecases.key_sets import KeySet
 from tests.support.pki import live
-from tests.support.transports import address_beyond_loopback
+from tests.support.transports import address_beyond_loopback, needs_ipv6
 from tests.transport.conftest import Certificates
 
 
@@ -98,6 +98,22 @@ def test_behind_a_sidecar_only_loopback_is_answered() -> None:
             await both.close()
 
     assert asyncio.run(scenario()) == [200, 403, 200]
+
+
+@needs_ipv6
+def test_every_address_means_both_families() -> None:
+    async def scenario() -> list[int]:
+        both = servers()
+        http, _ = await both.listen("[::]:0", "127.0.0.1:0", None)
+        try:
+            async with httpx.AsyncClient() as client:
+                port = host_and_port(http)[1]
+                urls = [f"http://{host}:{port}/.well-known/jwks.json" for host in ("127.0.0.1", "[::1]")]
+                return [(await client.get(url)).status_code for url in urls]
+        finally:
+            await both.close()
+
+    assert asyncio.run(scenario()) == [200, 200]
 
 
 def test_an_address_in_use_is_one_line() -> None:
