@@ -169,8 +169,9 @@ class Context:
 
         A batch may hold hours of work: it ends between two items rather than keep a thread that nobody waits for.
         """
+        monotonic, deadline, cancelled = self._monotonic, self.deadline, self.call.cancelled
         for item in items:
-            if self._monotonic() > self.deadline or self.call.cancelled():
+            if monotonic() > deadline or cancelled():
                 raise DeadlineExceeded("the deadline passed within the batch")
             yield item
 

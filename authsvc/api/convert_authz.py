@@ -9,7 +9,7 @@ from authsvc.api import convert
 from authsvc.api.convert_limits import consumptions, put_results
 from authsvc.core import values
 from authsvc.core.errors import InvalidRequest
-from authsvc.core.policy import NOTHING, Decision, Question
+from authsvc.core.policy import Decision, Question
 from authsvc.usecases.authz import Ask, Authorization
 from authsvc.usecases.limits import Wanted
 from authsvc.v1 import authz_pb2, types_pb2
@@ -31,7 +31,7 @@ def question(request: authz_pb2.CheckRequest) -> Question:
         convert.tenant(request.tenant),
         convert.names(request.groups, "groups", convert.group),
         scope,
-        convert.context(request) if request.HasField("context") else NOTHING,
+        convert.context(request),
     )
 
 
@@ -40,13 +40,12 @@ def questions(request: authz_pb2.BatchCheckRequest, each: convert.Each = iter) -
     return convert.batch(request.checks, "checks", question, each)
 
 
-def put_decision(message: authz_pb2.CheckResponse, decision: Decision, *, explain: bool) -> None:
-    """Fill an answer; what matched is only for callers that may have it explained."""
+def put_decision(message: authz_pb2.CheckResponse, decision: Decision) -> None:
+    """Fill an answer for a caller that may have it explained; for all others it is ready (`api.ready`)."""
     message.decision = types_pb2.DECISION_ALLOW if decision.allowed else types_pb2.DECISION_DENY
     message.reason = convert.reason(decision.reason)
-    if explain:
-        message.matched_role = decision.role
-        message.matched_binding = decision.binding_id
+    message.matched_role = decision.role
+    message.matched_binding = decision.binding_id
 
 
 def ask(request: authz_pb2.AuthorizeRequest) -> tuple[Ask, tuple[Wanted, ...]]:

@@ -16,6 +16,7 @@ from authsvc.v1 import authz_pb2, limit_pb2
 
 if TYPE_CHECKING:
     from authsvc.api.calls import Context
+    from authsvc.core.policy import Decision
     from authsvc.usecases.limits import Limits, Wanted
 
 
@@ -35,26 +36,30 @@ class AuthzHandlers:
         if EXPLAIN not in caller.permissions:
             return ready.decision(decision.reason, decision.allowed, snapshot.revision_text)
         response = authz_pb2.CheckResponse()
-        convert_authz.put_decision(response, decision, explain=True)
+        convert_authz.put_decision(response, decision)
         return response
 
-    def batch_check(self, request: authz_pb2.BatchCheckRequest, context: Context) -> authz_pb2.BatchCheckResponse:
+    def batch_check(
+        self, request: authz_pb2.BatchCheckRequest, context: Context
+    ) -> authz_pb2.BatchCheckResponse | bytes:
         """Answer several questions against one snapshot."""
         caller, snapshot, now = context.caller, context.snapshot, context.now
-        explain = EXPLAIN in caller.permissions
-        response = authz_pb2.BatchCheckResponse()
-        worst = Reason.ALLOWED
+        decisions: list[Decision] = []
         questions = convert_authz.questions(request, context.while_wanted)
-        for place, question in enumerate(context.while_wanted(questions)):
+        for question in context.while_wanted(questions):
             try:
-                decision = authz.check(snapshot, caller, question, now=now)
+                decisions.append(authz.check(snapshot, caller, question, now=now))
             except PermissionDenied as denied:
                 raise PermissionDenied(
-                    f"checks[{place}]: {denied.message}", denied.reason, metadata=denied.metadata
+                    f"checks[{len(decisions)}]: {denied.message}", denied.reason, metadata=denied.metadata
                 ) from None
-            worst = worst if decision.allowed else decision.reason
-            convert_authz.put_decision(response.results.add(), decision, explain=explain)
-        context.decided(worst, allowed=worst is Reason.ALLOWED)
+        refused = [decision.reason for decision in decisions if not decision.allowed]
+        context.decided(refused[-1] if refused else Reason.ALLOWED, allowed=not refused)
+        if EXPLAIN not in caller.permissions:
+            return ready.decisions(decisions, snapshot.revision_text)
+        response = authz_pb2.BatchCheckResponse()
+        for decision in decisions:
+            convert_authz.put_decision(response.results.add(), decision)
         return response
 
     async def authorize(self, request: authz_pb2.AuthorizeRequest, context: Context) -> authz_pb2.AuthorizeResponse:

@@ -6,13 +6,14 @@ Owns: the bytes of decisions and verifications, which say the same for every cal
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Generic, TypeVar
 
 from authsvc.api import convert
 from authsvc.core.claims import VerifiedToken
 from authsvc.core.errors import Reason
+from authsvc.core.policy import Decision
 from authsvc.v1 import authz_pb2, token_pb2, types_pb2
 
 _K = TypeVar("_K")
@@ -52,6 +53,18 @@ def decision(reason: Reason, allowed: bool, revision: str) -> bytes:  # noqa: FB
         reason=convert.reason(reason),
         revision=revision,
     ).SerializeToString()
+
+
+def decisions(made: Iterable[Decision], revision: str) -> bytes:
+    """BatchCheckResponse of decisions, each as `decision` says it: the parts of a message stand one behind another."""
+    parts = [_one_of_many(one.reason, one.allowed) for one in made]
+    return b"".join((*parts, authz_pb2.BatchCheckResponse(revision=revision).SerializeToString()))
+
+
+@lru_cache(256)
+def _one_of_many(reason: Reason, allowed: bool) -> bytes:  # noqa: FBT001 - as for `decision`
+    one = authz_pb2.CheckResponse.FromString(decision(reason, allowed, ""))
+    return authz_pb2.BatchCheckResponse(results=[one]).SerializeToString()
 
 
 @lru_cache(1_024)

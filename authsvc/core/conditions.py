@@ -6,9 +6,8 @@ Owns: when a condition is well formed, and asking one. May import: the standard 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from authsvc.core.errors import InvalidRequest
 
@@ -23,14 +22,14 @@ class ConditionFailed(Exception):
 class Condition(Protocol):
     """A compiled condition."""
 
-    def holds(self, variables: Mapping[str, object], /) -> bool:
+    def holds(self, variables: dict[str, Any], /) -> bool:
         """Whether it is true of `VARIABLES`. Raises ConditionFailed."""
 
 
 class _Broken:
     """Stands for a text that does not compile: it always fails."""
 
-    def holds(self, _: Mapping[str, object]) -> bool:
+    def holds(self, _: dict[str, Any]) -> bool:
         raise ConditionFailed("the condition does not compile")
 
 

@@ -280,17 +280,18 @@ def _groups(policy: CompiledPolicy, question: Question) -> frozenset[str]:
 
 def _variables(question: Question, groups: frozenset[str]) -> dict[str, object]:
     """What a condition sees."""
-    context: dict[str, Any] = dict(question.context)
-    if question.token is not None:
-        context["token"] = dict(question.token)
-    if question.request is not None:
-        context["request"] = dict(question.request)
+    subject, _, resource, tenant, _, scope, given, token, request = question
+    context = given if type(given) is dict and token is None and request is None else dict(given)
+    if token is not None:
+        context["token"] = dict(token)
+    if request is not None:
+        context["request"] = dict(request)
     return {
-        "subject": question.subject,
-        "groups": sorted(group.removeprefix(GROUP) for group in groups),
-        "resource": question.resource,
-        "tenant": question.tenant,
-        "scope": sorted(question.scope or ()),
+        "subject": subject,
+        "groups": sorted(group.removeprefix(GROUP) for group in groups) if groups else [],
+        "resource": resource,
+        "tenant": tenant,
+        "scope": sorted(scope) if scope else [],
         "context": context,
     }
 
@@ -306,7 +307,7 @@ def _is_well_formed(question: Question, *, declared: bool) -> bool:
         text = "".join((text, permission, *groups, *(scope or ())))
     if "*" in text or (not text.isprintable() and values.has_control(text)):
         return False
-    return not context or RESERVED_CONTEXT.isdisjoint(context)
+    return not context or context.keys().isdisjoint(RESERVED_CONTEXT)
 
 
 def _covers(policy: CompiledPolicy, question: Question) -> bool:

@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authsvc.api import convert, convert_admin, convert_authz, convert_limits, convert_tokens
+from authsvc.core.bindings import BindingIndex, make_binding
 from authsvc.core.errors import InvalidRequest, Reason
+from authsvc.core.policy import Question, compile_policy, decide
+from authsvc.core.policy_document import parse
 from authsvc.v1 import authz_pb2, client_admin_pb2, key_admin_pb2, limit_pb2, policy_admin_pb2, token_pb2, types_pb2
 
 Convert = Callable[[Any], object]
@@ -181,6 +184,18 @@ def test_a_context_arrives_as_it_was_meant(given_: dict[str, Any]) -> None:
     request = authz_pb2.CheckRequest()
     request.context.update(given_)
     assert convert.context(request) == given_
+
+
+def test_what_the_service_adds_to_a_context_is_in_no_other_question() -> None:
+    request = authz_pb2.CheckRequest()
+    request.context.update({"region": "eu"})
+    policy = compile_policy(parse('{"version": 1, "permissions": {"a:b": {}}, "roles": {"r": {"allow": ["a:b"]}}}'))
+    condition = "context.region == 'eu' && has(context.token)"
+    bindings = BindingIndex.from_bindings([make_binding("user:a", "r", condition=condition)])
+    for token, allowed in (({"tenant": ""}, True), (None, False)):
+        asked = Question("user:a", "a:b", context=convert.context(request), token=token)
+        assert decide(policy, bindings, asked, now=0).allowed is allowed
+    assert convert.context(request) == {"region": "eu"}
 
 
 def test_a_context_too_deep_or_without_value_is_refused() -> None:

@@ -217,7 +217,7 @@ def rows_of(session: Session) -> dict[str, Subject]:
         calls(
             BATCH_CHECK,
             f"{v1}AuthzService/BatchCheck",
-            _bytes(authz_pb2.BatchCheckRequest(checks=[with_context] * BATCH)),
+            _batch(with_context),
             right=lambda answer: (
                 [one.decision for one in authz_pb2.BatchCheckResponse.FromString(answer).results] == [allow] * BATCH
             ),
@@ -240,6 +240,14 @@ def rows_of(session: Session) -> dict[str, Subject]:
         ),
     ]
     return {row.name: row for row in found}
+
+
+def _batch(check: authz_pb2.CheckRequest) -> bytes:
+    """The check about so many resources."""
+    request = authz_pb2.BatchCheckRequest(checks=[check] * BATCH)
+    for number, one in enumerate(request.checks):
+        one.resource = f"orders/{81_734 + number}"
+    return _bytes(request)
 
 
 def _bytes(message: Any) -> bytes:
@@ -340,9 +348,9 @@ def _cerbos_asks(items: int) -> bytes:
     attributes = [
         (4, _message((1, name.encode()), (2, _message((3, value.encode()))))) for name, value in ATTRIBUTES.items()
     ]
-    resource = _message((1, b"orders"), (3, b"81734"), *attributes)
+    resources = [_message((1, b"orders"), (3, b"%d" % (81_734 + number)), *attributes) for number in range(items)]
     principal = _message((1, b"bob.example"), (3, b"clerk"))
-    entries = [(4, _message((1, b"read"), (2, resource)))] * items
+    entries = [(4, _message((1, b"read"), (2, resource))) for resource in resources]
     return _message((1, b"bench"), (3, principal), *entries)
 
 

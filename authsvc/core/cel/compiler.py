@@ -41,7 +41,7 @@ class Frame(Budget):
     __slots__ = ("variables",)
 
     def __init__(self, steps: int, variables: dict[str, Any]) -> None:
-        super().__init__(steps)
+        self.left = steps
         self.variables = variables
 
 
@@ -57,10 +57,13 @@ class Expression:
         self._evaluate = evaluate
         self._cost = cost
 
-    def holds(self, variables: Mapping[str, object]) -> bool:
-        """Whether it is true. Raises ConditionFailed where it fails, spends its budget, or is no bool."""
+    def holds(self, variables: dict[str, Any]) -> bool:
+        """Whether it is true. Raises ConditionFailed where it fails, spends its budget, or is no bool.
+
+        A loop binds its variable in `variables` while it runs.
+        """
         try:
-            value = self.value(variables)
+            value = self._evaluate(Frame(BUDGET - self._cost, variables))
         except EvaluationError as error:
             raise ConditionFailed(str(error)) from None
         except BudgetSpent:
