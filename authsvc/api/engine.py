@@ -330,14 +330,10 @@ class Engine:
         return self._around.authenticator.proxy(context.call.peer_address, context.call.peer_identities) is not None
 
     def _throttled(self, context: Context, fault: Unauthenticated) -> AuthsvcError:
-        """Count a failed proof; a call without any credential proves nothing and is not counted.
-
-        Nor is a caller that was known when its call began, and whose token has expired or been revoked since.
-        """
+        """Count a failed proof: not a call without any credential, nor a caller that was known when its call began."""
         call = context.call
         tried = call.authorization or fault.reason is Reason.CLIENT_AUTHENTICATION_FAILED
-        tried = tried and context.principal is None
-        if not tried:
+        if not tried or context.principal is not None:
             return fault
         wait = self._around.failures.failed(
             call.peer_address, context.private.get("client_id", ""), self._around.clock.now_us()
