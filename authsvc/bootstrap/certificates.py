@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -57,11 +58,14 @@ class TlsFiles:
 
 @lru_cache(maxsize=4)
 def _material(files: TlsFiles, key_pem: bytes, chain_pem: bytes, client_ca_pem: bytes | None) -> TlsMaterial:
-    """What was read, checked. Files are read every second and differ once in weeks, so what they gave is remembered."""
+    """What was read, checked. It is read twice a second and differs once in weeks, so what it gave is remembered."""
     key = _private_key(key_pem, files.key)
     chain = _certificates(chain_pem, files.certificate, CERTIFICATE)
-    public = chain[0].public_key()
-    if public != key.public_key():
+    try:
+        public = chain[0].public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        public = None
+    if public is None or public != key.public_key():
         raise InvalidRequest.of(KEY, f"{files.key} is not the key of the certificate in {files.certificate}")
     trusted: list[x509.Certificate] = []
     if files.client_ca is not None and client_ca_pem is not None:
@@ -92,7 +96,7 @@ def private_key(path: Path) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
 def _private_key(content: bytes, path: Path) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(content, password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidRequest.of(KEY, f"{path} holds no unencrypted private key in PEM") from None
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= LEAST_RSA_BITS:
         return key

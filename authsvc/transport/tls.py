@@ -3,7 +3,7 @@
 Owns: the certificates in use, when they are replaced (STANDARDS U1), how bad ones are told of, contexts of `ssl`. May
 import: the standard library, `config`, `core.errors`. Where the files are and what is wrong with one is the loader's.
 
-Files are looked at every second and whole, because no time stamp and no event of a file system tells of every way in
+Files are looked at twice a second and whole, because no time stamp and no event of a file system tells of every way in
 which they change: edited in place, replaced by name, behind a link that moved (Kubernetes' `..data`).
 """
 
@@ -21,7 +21,7 @@ from typing import Final
 from authsvc.config import TlsVersion
 from authsvc.core.errors import InvalidRequest
 
-LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.5
 EXPIRING: Final = 5
 """Told of once less than one part in so many of a certificate's life is left: its renewal is late by then."""
 
@@ -94,10 +94,12 @@ class LiveTls:
         self.minimum = minimum
         self._current = load(now())
         self._users: list[Replace] = []
+        self._seen: TlsMaterial | None = None
         self._fault = ""
-        self._seen_before = ""
+        self._fault_before = ""
         self._told = ""
         self._told_expiring: TlsMaterial | None = None
+        self._using = threading.Lock()
         self._ended = threading.Event()
         self._looking: threading.Thread | None = None
         for text in self._current.faults(now()):
@@ -129,8 +131,9 @@ class LiveTls:
 
     def use(self, replace: Replace) -> None:
         """Call `replace` with what is in use now, and whenever it is replaced; not on the caller's thread then."""
-        replace(self._current)
-        self._users.append(replace)
+        with self._using:
+            replace(self._current)
+            self._users.append(replace)
 
     def leave(self, replace: Replace) -> None:
         """Call it no more; nothing where it was not called."""
@@ -138,7 +141,7 @@ class LiveTls:
             self._users.remove(replace)
 
     def start(self) -> None:
-        """Look at the files every second, in a thread of its own, until `stop`."""
+        """Look at the files twice a second, in a thread of its own, until `stop`."""
         self._looking = threading.Thread(target=self._keep_looking, name="certificates", daemon=True)
         self._looking.start()
 
@@ -152,33 +155,39 @@ class LiveTls:
     def look(self) -> None:
         """Put what the files hold into use, or tell once why it is not.
 
-        A fault is told the second time it is seen: certificate and key are two files, and a look may fall between.
+        Either when it is seen for the second time: a look may fall between two files that change, or find a bundle
+        half written that reads as a whole one.
         """
         now = self._now()
+        seen_before, self._seen = self._seen, None
         try:
-            found = self._load(now)
+            found = self._seen = self._load(now)
             self._fault = "" if found == self._current else "; ".join(found.faults(now))
-            if found != self._current and not self._fault:
+            if found == seen_before != self._current and not self._fault:
                 self._replace(found)
         except InvalidRequest as error:
             self._fault = "; ".join(f"{at.field}: {at.description}" for at in error.violations)
         except OSError as error:
             self._fault = f"server.tls: cannot put the new certificate into use: {error.strerror}"
+        except Exception as error:  # noqa: BLE001 - whatever a file makes a parser raise, the next one is looked at
+            self._fault = f"server.tls: cannot read the files: {type(error).__name__}"
         self._tell_of_faults(now)
 
     def _replace(self, found: TlsMaterial) -> None:
-        for replace in tuple(self._users):
-            replace(found)
-        self._current = found
+        # Whoever begins meanwhile would be given what goes, and never hear of what comes.
+        with self._using:
+            for replace in tuple(self._users):
+                replace(found)
+            self._current = found
         self._tell("certificate.renewed", {"not_after": _date(found.not_after), "pin": found.pin})
 
     def _tell_of_faults(self, now: int) -> None:
         current = self._current
-        fault, seen_before = self._fault, self._seen_before
-        self._seen_before = fault
+        fault, fault_before = self._fault, self._fault_before
+        self._fault_before = fault
         if not fault:
             self._told = ""
-        elif fault == seen_before != self._told:
+        elif fault == fault_before != self._told:
             self._told = fault
             text = f"{fault}; what was loaded before stays in use until {_date(current.not_after)}"
             self._tell("certificate.refused", {"text": text})

@@ -42,6 +42,7 @@ def test_a_session_of_a_client_whose_ca_is_gone_is_not_resumed(tmp_path: Path, t
         assert _exchange(context, server.port, session)[2]
         (tmp_path / "ca.crt").write_bytes(after.pem)
         tls.look()
+        tls.look()
         wait_for(lambda: not _exchange(context, server.port)[0], 5.0, "the client CA gone")
         answered, _, resumed = _exchange(context, server.port, session)
         assert not answered

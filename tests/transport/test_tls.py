@@ -16,6 +16,7 @@ from authsvc.clock import FakeClock
 from authsvc.core.errors import InvalidRequest
 from authsvc.transport.tls import LiveTls, TlsMaterial
 from tests.support.pki import Authority
+from tests.support.scale import CAMPAIGN
 
 HOUR = 3_600
 NAMES = ("localhost",)
@@ -42,6 +43,11 @@ class Watched:
         """Edit both in place."""
         self.files.certificate.write_bytes(certificate)
         self.files.key.write_bytes(key)
+
+    def look(self) -> None:
+        """Twice: what is new is believed the second time."""
+        self.live.look()
+        self.live.look()
 
     def _tell(self, kind: str, fields: Mapping[str, object]) -> None:
         self.told.append((kind, str(fields.get("text", ""))))
@@ -75,11 +81,11 @@ def test_a_pair_that_changed_is_used_however_it_changed(
     change(watched.files.key, key)
     for path, stamp in zip((watched.files.certificate, watched.files.key), stamps, strict=True):
         os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    watched.live.look()
+    watched.look()
     assert [material.chain for material in watched.used[1:]] == [certificate]
     assert watched.live.current is watched.used[-1]
     assert [kind for kind, _ in watched.told] == ["certificate.renewed"]
-    watched.live.look()
+    watched.look()
     assert len(watched.used) == 2
 
 
@@ -98,6 +104,7 @@ def test_a_link_that_moves_to_another_folder_changes_all_in_one_step(tmp_path: P
     moved.symlink_to("second")
     moved.replace(data)
     live.look()
+    live.look()
     assert live.current.chain == (tmp_path / "second" / "tls.crt").read_bytes()
 
 
@@ -106,7 +113,7 @@ def test_another_client_ca_is_used_too(watched: Watched) -> None:
     other = Authority("another")
     assert watched.files.client_ca is not None
     watched.files.client_ca.write_bytes(watched.authority.pem + other.pem)
-    watched.live.look()
+    watched.look()
     assert watched.live.current.client_ca == watched.authority.pem + other.pem
 
 
@@ -120,14 +127,14 @@ def test_what_cannot_be_used_keeps_what_is_in_use_and_is_told_once(watched: Watc
     assert watched.told == []
     assert watched.live.fault
     for _ in range(5):
-        watched.live.look()
+        watched.look()
     assert watched.live.current is before
     ((kind, text),) = watched.told
     assert kind == "certificate.refused"
     assert text.startswith(f"server.tls.key: {watched.files.key} is not the key of the certificate in ")
     assert "what was loaded before stays in use until" in text
     watched.files.key.write_bytes(its_key)
-    watched.live.look()
+    watched.look()
     assert (watched.live.current.chain, watched.live.fault) == (renewed, "")
     assert [kind for kind, _ in watched.told] == ["certificate.refused", "certificate.renewed"]
 
@@ -148,8 +155,8 @@ def test_every_fault_of_a_file_is_one_line_and_keeps_what_is_in_use(
     watched: Watched, harm: Callable[[TlsFiles], object], line: str
 ) -> None:
     harm(watched.files)
-    watched.live.look()
-    watched.live.look()
+    watched.look()
+    watched.look()
     ((kind, text),) = watched.told
     assert kind == "certificate.refused"
     assert line in text
@@ -162,8 +169,8 @@ def test_every_fault_of_a_file_is_one_line_and_keeps_what_is_in_use(
 def test_an_expired_pair_never_replaces_one_that_is_good(watched: Watched, offset: int, line: str) -> None:
     until = dt.timedelta(seconds=watched.clock.now() - _now() + offset)
     watched.put(*watched.authority.issue(*NAMES, valid_for=until))
-    watched.live.look()
-    watched.live.look()
+    watched.look()
+    watched.look()
     assert len(watched.used) == 1
     assert line in watched.told[0][1]
     assert watched.live.unready_reason() == ""
@@ -174,7 +181,7 @@ def test_a_key_that_the_group_can_read_is_good(watched: Watched) -> None:
     certificate, key = watched.authority.issue(*NAMES)
     watched.put(certificate, key)
     watched.files.key.chmod(0o640)
-    watched.live.look()
+    watched.look()
     assert watched.live.current.chain == certificate
 
 
@@ -182,28 +189,28 @@ def test_a_key_that_the_group_can_read_is_good(watched: Watched) -> None:
 def test_an_end_that_comes_near_is_told_once_and_readiness_follows_it(tmp_path: Path) -> None:
     watched = Watched(tmp_path, valid_for=dt.timedelta(hours=72))
     watched.clock.advance(48 * HOUR)
-    watched.live.look()
+    watched.look()
     assert watched.told == []
     watched.clock.advance(23 * HOUR)
     for _ in range(3):
-        watched.live.look()
+        watched.look()
     ((kind, text),) = watched.told
     assert (kind, text.startswith("server.tls.certificate: expires at ")) == ("certificate.expiring", True)
     assert 0 < watched.live.remaining() <= HOUR
     assert watched.live.client_ca_remaining() > 20 * 24 * HOUR
     assert watched.live.unready_reason() == ""
     watched.clock.advance(2 * HOUR)
-    watched.live.look()
+    watched.look()
     assert watched.live.unready_reason().startswith("server.tls.certificate: expired at ")
     watched.put(*watched.authority.issue(*NAMES, valid_for=dt.timedelta(days=20)))
-    watched.live.look()
+    watched.look()
     assert watched.live.unready_reason() == ""
 
 
 @pytest.mark.standard("U1")
 def test_a_client_ca_whose_last_certificate_ended_is_no_readiness(watched: Watched) -> None:
     watched.put(*watched.authority.issue(*NAMES, valid_for=dt.timedelta(days=400)))
-    watched.live.look()
+    watched.look()
     watched.clock.advance(40 * 24 * HOUR)
     assert watched.live.unready_reason().startswith("server.client_ca: expired at ")
 
@@ -219,13 +226,73 @@ def test_what_could_not_be_put_into_use_is_tried_again(watched: Watched) -> None
     watched.live.use(replace)
     watched.put(*watched.authority.issue(*NAMES))
     before = watched.live.current
-    watched.live.look()
+    watched.look()
     assert watched.live.current is before
     assert "No space left on device" in watched.live.fault
     full[0] = False
-    watched.live.look()
+    watched.look()
     assert watched.live.current is watched.used[-1]
     assert watched.live.fault == ""
+
+
+@pytest.mark.standard("U1")
+def test_a_bundle_of_which_only_a_part_is_written_yet_is_not_used(watched: Watched) -> None:
+    assert watched.files.client_ca is not None
+    before, other = watched.live.current, Authority("another")
+    watched.files.client_ca.write_bytes(other.pem)
+    watched.live.look()
+    assert watched.live.current is before
+    watched.files.client_ca.write_bytes(other.pem + watched.authority.pem)
+    watched.look()
+    assert [material.client_ca for material in watched.used[1:]] == [other.pem + watched.authority.pem]
+
+
+@pytest.mark.standard("U1")
+def test_a_file_that_is_half_written_at_any_place_keeps_what_is_in_use(watched: Watched) -> None:
+    before = watched.live.current
+    wholes = (*watched.authority.issue(*NAMES), watched.authority.pem)
+    assert watched.files.client_ca is not None
+    for path, whole in zip(
+        (watched.files.certificate, watched.files.key, watched.files.client_ca), wholes, strict=True
+    ):
+        good = path.read_bytes()
+        # Without its last line the text is not whole; without the end of that line it may be.
+        for length in range(0, len(whole) - 12, 1 if CAMPAIGN else 20):
+            path.write_bytes(whole[:length])
+            watched.look()
+            assert watched.live.current is before
+            assert watched.live.fault
+        path.write_bytes(good)
+        watched.look()
+        assert watched.live.fault == ""
+
+
+@pytest.mark.standard("U1")
+def test_whatever_a_look_meets_the_next_one_is_made(watched: Watched) -> None:
+    strange = [True]
+
+    def replace(_material: TlsMaterial) -> None:
+        if strange[0] and len(watched.used) > 1:
+            raise ZeroDivisionError
+
+    watched.live.use(replace)
+    watched.put(*watched.authority.issue(*NAMES))
+    watched.look()
+    assert watched.live.fault == "server.tls: cannot read the files: ZeroDivisionError"
+    strange[0] = False
+    watched.look()
+    assert watched.live.fault == ""
+
+
+@pytest.mark.standard("U1")
+def test_who_has_left_is_not_asked_again(watched: Watched) -> None:
+    left: list[TlsMaterial] = []
+    watched.live.use(left.append)
+    watched.live.leave(left.append)
+    watched.live.leave(left.append)
+    watched.put(*watched.authority.issue(*NAMES))
+    watched.look()
+    assert len(left) == 1
 
 
 @pytest.mark.standard("U14")
