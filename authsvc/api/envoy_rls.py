@@ -118,14 +118,16 @@ def _message(answer: ProxyLimits, context: Context) -> bytes:
     allowed = False not in [outcome.allowed for outcome in outcomes]
     reason = Reason.ALLOWED if allowed else refusal_reason(outcomes)
     context.decided(reason, allowed=allowed)
-    written = [rls_encoding.head(OK if allowed else OVER_LIMIT), *map(_status, answer.descriptors)]
+    written = rls_encoding.head(OK if allowed else OVER_LIMIT)
+    for met in answer.descriptors:
+        written += _status(met)
     if outcomes:
-        written.append(rls_encoding.limit_headers(outcomes))
+        written += rls_encoding.limit_headers(outcomes)
         if not allowed:
-            written += [rls_encoding.headers(_PROBLEM_TYPE), rls_encoding.body(_problem(outcomes))]
+            written += rls_encoding.headers(_PROBLEM_TYPE) + rls_encoding.body(_problem(outcomes))
         nearest = _nearest(outcomes)
-        written.append(rls_encoding.metadata(reason, nearest.rule.name, nearest.decided_by, allowed=allowed))
-    return b"".join(written)
+        written += rls_encoding.metadata(reason, nearest.rule.name, nearest.decided_by, allowed=allowed)
+    return written
 
 
 def _status(met: Sequence[LimitOutcome]) -> bytes:

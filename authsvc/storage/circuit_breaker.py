@@ -19,11 +19,8 @@ class CircuitBreaker:
         self._rest_s = rest_s
         self._failures = 0
         self._try_at = 0.0
-
-    @property
-    def is_open(self) -> bool:
+        self.is_open = False
         """Whether calls are refused."""
-        return self._failures >= self._most
 
     def admits(self, now: float) -> bool:
         """Whether a call may go out; of an open circuit this is the trial."""
@@ -38,9 +35,11 @@ class CircuitBreaker:
     def succeeded(self) -> None:
         """A call was answered."""
         self._failures = 0
+        self.is_open = False
 
     def failed(self, now: float) -> None:
         """A call was not answered, or by an error."""
         self._failures += 1
         if self._failures == self._most:
+            self.is_open = True
             self._try_at = now + self._rest_s

@@ -82,18 +82,19 @@ class RedisNode:
         connection, loop = self._connection, self._loop
         if connection is None or loop is None:
             raise self._kept_back(NOT_CONNECTED)
-        if not self._breaker.admits(loop.time()):
+        breaker = self._breaker
+        if breaker.is_open and not breaker.admits(loop.time()):
             raise self._kept_back(CIRCUIT_OPEN)
         try:
             reply = await connection.call(parts)
         except StoreFault as fault:
             if fault.code == NOSCRIPT:
                 # An answer like another: the caller sends the script's text, since nothing was done.
-                self._breaker.succeeded()
+                breaker.succeeded()
             else:
                 self._failed(fault, connection, loop.time())
             raise
-        self._breaker.succeeded()
+        breaker.succeeded()
         if self._watch.is_lost:
             self._watch.answered(loop.time())
         return reply
