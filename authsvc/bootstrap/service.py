@@ -121,12 +121,12 @@ class AuthorizationService:
         several workers listens where its `place` says, and answers for all of them on the operations listener.
         """
         config = self._found.config
+        # Before anything is started: files may be at fault. Of several processes that look at them, one tells.
+        tell = self._log.event if place is None or place.number == 1 else None
+        self._tls = tls = live_tls(config, self._found.directory, self._found.clock.now, tell)
         self.audit.start()
         await self._syncing.start()
         await self._counting.start()
-        # Of several processes that look at the same files, one tells of them.
-        tell = self._log.event if place is None or place.number == 1 else None
-        self._tls = tls = live_tls(config, self._found.directory, self._found.clock.now, tell)
         sidecar = config.server.tls.mode is TlsMode.MESH
         server = config.server
         wanted = Addresses(server.listen, server.http_listen, server.ops_listen)

@@ -138,7 +138,17 @@ def test_certificate_files_that_cannot_serve_end_the_start_in_one_line_that_name
     broken.write_text("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n")
     broken.chmod(0o600)
     certificate, key, client_ca = "server.tls.certificate", "server.tls.key", "server.client_ca"
+    world_readable, missing = tmp_path / "open.key", tmp_path / "missing"
+    world_readable.write_bytes(Path(settings["server.tls.key"]).read_bytes())
+    world_readable.chmod(0o644)
     cases = (
+        (
+            {key: str(world_readable)},
+            f"{key}: {world_readable} can be read by everybody; run: chmod o-rwx {world_readable}",
+        ),
+        ({key: str(missing)}, f"{key}: cannot read {missing}: No such file or directory"),
+        ({certificate: str(missing)}, f"{certificate}: cannot read {missing}: No such file or directory"),
+        ({client_ca: str(missing)}, f"{client_ca}: cannot read {missing}: No such file or directory"),
         ({key: wrong[key]}, f"{key}: {wrong[key]} is not the key of the certificate in {settings[certificate]}"),
         ({key: str(broken)}, f"{key}: {broken} holds no unencrypted private key in PEM"),
         ({certificate: str(broken)}, f"{certificate}: {broken} holds no certificate in PEM"),
