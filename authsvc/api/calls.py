@@ -12,16 +12,14 @@ It raises errors of `core.errors`; anything else becomes INTERNAL with a request
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from authsvc.core.errors import DeadlineExceeded, Reason, Unauthenticated
+from authsvc.ids import random_id
 
 if TYPE_CHECKING:
     from authsvc.state.snapshot import Snapshot
@@ -38,23 +36,6 @@ def _never_cancelled() -> bool:
 
 def _never_ends(_callback: Callable[[], None]) -> None:
     return None
-
-
-_drawn: deque[str] = deque()
-os.register_at_fork(after_in_child=_drawn.clear)
-
-
-def random_id() -> str:
-    """128 random bits in hexadecimal.
-
-    The system gives them 256 at a time: to ask it for each would cost a tenth of a hot call.
-    """
-    try:
-        return _drawn.pop()
-    except IndexError:
-        bits = secrets.token_hex(16 * 256)
-        _drawn.extend(bits[at : at + 32] for at in range(32, len(bits), 32))
-        return bits[:32]
 
 
 class Call(NamedTuple):

@@ -45,6 +45,9 @@ subject = lru_cache(_CACHE)(values.subject)
 permission = lru_cache(_CACHE)(values.permission)
 resource = lru_cache(_CACHE)(values.resource)
 tenant = lru_cache(_CACHE)(values.tenant)
+client_id = lru_cache(_CACHE)(values.client_id)
+audience = lru_cache(_CACHE)(values.audience)
+scope = lru_cache(_CACHE)(values.scope)
 
 
 def reason(value: Reason) -> error_reason_pb2.Reason:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from authsvc.api import convert
 from authsvc.api.convert_limits import consumptions, put_results
-from authsvc.core import values
 from authsvc.core.errors import InvalidRequest
 from authsvc.core.policy import Decision, Question
 from authsvc.usecases.authz import Ask, Authorization
@@ -21,7 +20,7 @@ def question(request: authz_pb2.CheckRequest) -> Question:
     """One question; raises InvalidRequest with paths of CheckRequest."""
     scope = None
     if request.scope_bound:
-        scope = frozenset(convert.names(request.scope, "scope", values.scope))
+        scope = frozenset(convert.names(request.scope, "scope", convert.scope))
     elif request.scope:
         raise InvalidRequest.of("scope", "is given, but `scope_bound` is not set")
     return Question(
@@ -57,7 +56,7 @@ def ask(request: authz_pb2.AuthorizeRequest) -> tuple[Ask, tuple[Wanted, ...]]:
             permission=convert.permission(request.permission),
             resource=convert.resource(request.resource),
             tenant=convert.tenant(request.tenant),
-            audience=convert.names(request.audience, "audience", values.audience),
+            audience=convert.names(request.audience, "audience", convert.audience),
             context=convert.context(request),
         ),
         consumptions(request.consume, "consume", MAX_CONSUME),

@@ -46,11 +46,11 @@ def token_request(request: token_pb2.IssueTokenRequest) -> TokenRequest:
     if request.HasField("ttl"):
         ttl = convert.seconds(request.ttl, "ttl", least=1, most=MAX_TTL)
     return TokenRequest(
-        client_id=values.client_id(grant.client_id, "client_credentials.client_id"),
+        client_id=convert.client_id(grant.client_id, "client_credentials.client_id"),
         client_secret=grant.client_secret,
-        audience=convert.names(request.audience, "audience", values.audience),
-        scope=convert.names(request.scope, "scope", values.scope),
-        tenant=values.tenant(request.tenant),
+        audience=convert.names(request.audience, "audience", convert.audience),
+        scope=convert.names(request.scope, "scope", convert.scope),
+        tenant=convert.tenant(request.tenant),
         ttl=ttl,
     )
 
@@ -71,8 +71,8 @@ def verification(request: token_pb2.VerifyTokenRequest) -> Verification:
     convert.not_served(request, "proof")
     return Verification(
         token=convert.token_text(request.token),
-        audience=convert.names(request.audience, "audience", values.audience),
-        required_scope=frozenset(convert.names(request.required_scope, "required_scope", values.scope)),
+        audience=convert.names(request.audience, "audience", convert.audience),
+        required_scope=frozenset(convert.names(request.required_scope, "required_scope", convert.scope)),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import threading
 from collections import OrderedDict
+from functools import lru_cache
 
 from authsvc.core.rates import CounterState, Gcra, Rate
 
@@ -62,6 +63,7 @@ class FailedAuthentications:
         return 0 if verdict.allowed else max(1, verdict.retry_after_us or 0)
 
 
+@lru_cache(MAX_KEYS)
 def network_of(address: str) -> str:
     """What counts as one address: an IPv4 address, an IPv6 /64, a mapped IPv4 address as that."""
     try:

@@ -24,6 +24,7 @@ from authsvc.clock import Clock, SystemClock
 from authsvc.config import Config
 from authsvc.core.audit import AuditDraft
 from authsvc.core.envelopes import NONCE_BYTES, Kek
+from authsvc.ids import random_id
 from authsvc.log_lines import LogLines, write_standard_output
 from authsvc.state.tail import Tail
 from authsvc.storage.sql.opening import Opening, open_record
@@ -43,11 +44,6 @@ _LOGGER = ""
 
 LOG_GRACE_S = 2.0
 """How long the end waits for a reader of standard output that does not read."""
-
-
-def random_id() -> str:
-    """128 random bits as text."""
-    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,12 +29,13 @@ from authsvc.api.pages import PageTokens
 from authsvc.api.reflection import Reflection
 from authsvc.api.throttle import FailedAuthentications
 from authsvc.bootstrap.counting import Counting, count_by
-from authsvc.bootstrap.foundation import Foundation, random_id
+from authsvc.bootstrap.foundation import Foundation
 from authsvc.bootstrap.serving_tls import certificates, live_tls, tls_gauges
 from authsvc.bootstrap.syncing import Syncing
 from authsvc.config import TlsMode
 from authsvc.core.errors import AuthsvcError
 from authsvc.core.rates import parse_rate
+from authsvc.ids import random_id
 from authsvc.telemetry import Gauge, Metrics, Total, tracing
 from authsvc.transport.grpcio_server import GrpcioServer
 from authsvc.transport.http_server import HttpServers

@@ -209,10 +209,13 @@ class BindingIndex:
                 found.append(part.exact.get(resource, ()))
         return chain.from_iterable(found)
 
+    def entries(self, subject: str) -> Iterable[Entry]:
+        """A subject's own bindings as the index holds them: an id costs more than all else about one."""
+        return _all(self._subjects.get(subject, ()))
+
     def of(self, subject: str) -> Iterator[Binding]:
         """A subject's own bindings, each with its id."""
-        held = self._subjects.get(subject, ())
-        for kind, resource, expire_time in _all(held):
+        for kind, resource, expire_time in self.entries(subject):
             yield make_binding(subject, kind.role, kind.tenant, resource, expire_time, kind.condition, kind.source)
 
     def subjects(self) -> Iterator[str]:

@@ -224,11 +224,10 @@ def _granted_tenant(client: Client, asked: str) -> str:
 def _roles(snapshot: Snapshot, subject: str, tenant: str, now: int) -> tuple[str, ...]:
     """The roles the subject holds without a condition, for the `roles` claim, which only informs."""
     held = {
-        binding.role
-        for binding in snapshot.bindings.of(subject)
-        if not binding.revoked
-        and not binding.condition
-        and (not binding.tenant or binding.tenant == tenant)
-        and (binding.expire_time is None or now < binding.expire_time)
+        kind.role
+        for kind, _, expire_time in snapshot.bindings.entries(subject)
+        if not kind.condition
+        and (not kind.tenant or kind.tenant == tenant)
+        and (expire_time is None or now < expire_time)
     }
     return tuple(sorted(held)[:_MAX_ROLES])

@@ -68,11 +68,12 @@ def test_a_token_holds_the_claims_of_rfc_9068_and_no_personal_data() -> None:
     full = draft(groups=("eu-desk",), audience=("orders", "invoices"))
     bare = draft(scope=(), roles=(), tenant="")
     required = {"iss", "exp", "aud", "sub", "client_id", "iat", "jti", "authsvc_rev"}
-    assert bare.claims().keys() == required
-    assert full.claims().keys() == required | {"scope", "groups", "roles", "tenant"}
-    assert full.claims()["aud"] == ["orders", "invoices"]
-    assert bare.claims()["aud"] == "orders"
-    assert full.claims()["authsvc_rev"] == "3.41"
+    much, little = json.loads(full.payload()), json.loads(bare.payload())
+    assert little.keys() == required
+    assert much.keys() == required | {"scope", "groups", "roles", "tenant"}
+    assert much["aud"] == ["orders", "invoices"]
+    assert little["aud"] == "orders"
+    assert much["authsvc_rev"] == "3.41"
     assert parse_compact(sign_token(ES256, full)).header.members == {"alg": "ES256", "kid": ES256.kid, "typ": "at+jwt"}
 
 

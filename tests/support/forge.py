@@ -64,7 +64,7 @@ def header(key: PrivateKey = ES256, /, **changes: Any) -> dict[str, Any]:
 
 def payload(**changes: Any) -> dict[str, Any]:
     """The claims of `DRAFT`, changed; None removes a claim."""
-    return {name: value for name, value in (DRAFT.claims() | changes).items() if value is not None}
+    return {name: value for name, value in (json.loads(DRAFT.payload()) | changes).items() if value is not None}
 
 
 def draft(**changes: Any) -> TokenDraft:
