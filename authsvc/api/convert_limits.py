@@ -35,7 +35,7 @@ def wanted(message: limit_pb2.Consumption | limit_pb2.ConsumeRequest | limit_pb2
         hits = given.hits if given.HasField("hits") else 1
         if hits > MAX_HITS:
             raise InvalidRequest.of(f"descriptors[{place}].hits", f"is above {MAX_HITS}")
-        descriptors.append(Descriptor(tuple((entry.key, entry.value) for entry in given.entries), hits))
+        descriptors.append(Descriptor(tuple([(entry.key, entry.value) for entry in given.entries]), hits))
     check_descriptors(message.domain, descriptors)
     return Wanted(message.domain, tuple(descriptors))
 

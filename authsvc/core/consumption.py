@@ -7,7 +7,6 @@ standard library and `core`. Pure: an adapter reads the states, calls `consume_a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -29,8 +28,7 @@ class DecidedBy(StrEnum):
     FAILED_CLOSED = "failed_closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """What is counted: entries of key and value, a key at most once, and how many hits; 0 looks."""
 
     entries: tuple[tuple[str, str], ...]
@@ -70,6 +68,8 @@ class Consumption(NamedTuple):
 
 def check_descriptors(domain: str, descriptors: Sequence[Descriptor], field: str = "") -> None:
     """Refuse, all faults at once, what no rule can be asked; `field` is the path of the message around."""
+    if _is_sound(domain, descriptors):
+        return
     prefix = f"{field}." if field else ""
     faults: list[FieldViolation] = []
     _check(faults, domain, f"{prefix}domain")
@@ -87,8 +87,22 @@ def check_descriptors(domain: str, descriptors: Sequence[Descriptor], field: str
             _check(faults, value, f"{path}.entries[{index}].value", most=values.MAX_RESOURCE, empty=True)
         if descriptor.hits < 0:
             faults.append(FieldViolation(f"{path}.hits", "is negative"))
-    if faults:
-        raise InvalidRequest(faults)
+    raise InvalidRequest(faults)
+
+
+def _is_sound(domain: str, descriptors: Sequence[Descriptor]) -> bool:
+    """Whether there is no fault: most of what is asked, and told in a fifth of the time that naming faults takes."""
+    if not domain or len(domain) > values.MAX_NAME or not 1 <= len(descriptors) <= MAX_DESCRIPTORS:
+        return False
+    texts = [domain]
+    for entries, hits in descriptors:
+        if hits < 0 or not 1 <= len(entries) <= MAX_ENTRIES or len(dict(entries)) < len(entries):
+            return False
+        for key, value in entries:
+            if not key or len(key) > values.MAX_NAME or len(value) > values.MAX_RESOURCE:
+                return False
+            texts += (key, value)
+    return not values.has_control("".join(texts))
 
 
 def _check(
@@ -102,11 +116,7 @@ def _check(
 
 def hits_of(rules: LimitRules, domain: str, descriptors: Sequence[Descriptor]) -> tuple[Hit, ...]:
     """The hits of a call: one a rule that a descriptor meets, in the order of the descriptors."""
-    return tuple(
-        Hit(rule, key, descriptor.hits)
-        for descriptor in descriptors
-        for rule, key in rules.match(domain, descriptor.entries)
-    )
+    return tuple([Hit(rule, key, hits) for entries, hits in descriptors for rule, key in rules.match(domain, entries)])
 
 
 def summed(hits: Sequence[Hit]) -> dict[bytes, tuple[LimitRule, int]]:

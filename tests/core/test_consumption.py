@@ -6,7 +6,17 @@ import random
 
 import pytest
 
-from authsvc.core.consumption import Descriptor, Hit, LimitOutcome, check_descriptors, consume_all, hits_of
+from authsvc.core import values
+from authsvc.core.consumption import (
+    MAX_DESCRIPTORS,
+    MAX_ENTRIES,
+    Descriptor,
+    Hit,
+    LimitOutcome,
+    check_descriptors,
+    consume_all,
+    hits_of,
+)
 from authsvc.core.errors import InvalidRequest
 from authsvc.core.limits import Algorithm, LimitRule, LimitRules
 from authsvc.core.rates import CounterState, Rate
@@ -117,6 +127,8 @@ ANN = (("subject", "user:ann"),)
     [
         ("", [Descriptor(ANN)], ["domain"]),
         ("a\x00", [Descriptor(ANN)], ["domain"]),
+        ("a" * 257, [Descriptor(ANN)], ["domain"]),
+        ("api", [Descriptor((("k" * 257, "v"),))], ["descriptors[0].entries[0].key"]),
         ("api", [], ["descriptors"]),
         ("api", [Descriptor(ANN)] * 17, ["descriptors"]),
         ("api", [Descriptor(ANN), Descriptor(())], ["descriptors[1].entries"]),
@@ -131,6 +143,11 @@ def test_a_request_at_fault_names_each_field(domain: str, descriptors: list[Desc
     with pytest.raises(InvalidRequest) as refused:
         check_descriptors(domain, descriptors)
     assert [fault.field for fault in refused.value.violations] == paths
+
+
+def test_a_request_up_to_every_bound_has_no_fault() -> None:
+    entries = tuple((f"{n:02}" + "k" * (values.MAX_NAME - 2), "v" * values.MAX_RESOURCE) for n in range(MAX_ENTRIES))
+    check_descriptors("a" * values.MAX_NAME, [Descriptor(entries, 0)] * MAX_DESCRIPTORS)
 
 
 def test_the_path_of_the_message_around_stands_before_the_field() -> None:
