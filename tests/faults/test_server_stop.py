@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -17,7 +16,7 @@ import pytest
 from authsvc.api.standard_messages import HealthCheckRequest, HealthCheckResponse
 from authsvc.bootstrap.first_start import DATABASE_FILE
 from authsvc.v1 import authz_pb2, policy_admin_pb2
-from tests.support.load import CHECK, CONSUME, ENDS, ISSUE, REVOKE, Load
+from tests.support.load import CHECK, CONSUME, ENDS, ISSUE, REVOKE, Load, executed, revocations
 from tests.support.ports import is_listening
 from tests.support.process import Serving, serving
 from tests.support.scale import scale
@@ -36,20 +35,6 @@ def transport(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     skip_where_missing(name)
     return name
-
-
-def executed(directory: Path) -> Counter[str]:
-    """How many calls of each row were executed, by the audit log of a service that samples everything."""
-    asked = "SELECT json_extract(detail, '$.method'), SUM(count) FROM audit_event GROUP BY 1"
-    with closing(sqlite3.connect(directory / DATABASE_FILE)) as database:
-        return Counter({method: count for method, count in database.execute(asked) if method})
-
-
-def revocations(directory: Path) -> int:
-    """How many revocations the record holds."""
-    with closing(sqlite3.connect(directory / DATABASE_FILE)) as database:
-        (count,) = database.execute("SELECT COUNT(*) FROM revocation").fetchone()
-        return int(count)
 
 
 def draining(service: Serving) -> bool:

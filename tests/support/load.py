@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import threading
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 
+from authsvc.bootstrap.first_start import DATABASE_FILE
 from authsvc.v1 import authz_pb2, limit_pb2, token_pb2
 from tests.support.embedded import Caller, Refused
 from tests.support.process import Serving
@@ -18,6 +22,20 @@ ENDS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 CHECK, ISSUE = "authsvc.v1.AuthzService/Check", "authsvc.v1.TokenService/IssueToken"
 CONSUME, REVOKE = "authsvc.v1.LimitService/Consume", "authsvc.v1.TokenService/RevokeToken"
+
+
+def executed(directory: Path) -> Counter[str]:
+    """How many calls of each row were executed, by the audit log of a service that samples everything."""
+    asked = "SELECT json_extract(detail, '$.method'), SUM(count) FROM audit_event GROUP BY 1"
+    with closing(sqlite3.connect(directory / DATABASE_FILE)) as database:
+        return Counter({method: count for method, count in database.execute(asked) if method})
+
+
+def revocations(directory: Path) -> int:
+    """How many revocations the record holds."""
+    with closing(sqlite3.connect(directory / DATABASE_FILE)) as database:
+        (count,) = database.execute("SELECT COUNT(*) FROM revocation").fetchone()
+        return int(count)
 
 
 @dataclass

@@ -17,6 +17,9 @@
 {{- $_ := set $tls "certificate" (printf "%s/tls/tls.crt" $secrets) -}}
 {{- $_ := set $tls "key" (printf "%s/tls/tls.key" $secrets) -}}
 {{- end -}}
+{{- if eq .Values.tls.mode "self_signed" -}}
+{{- $_ := set $tls "names" (include "authsvc.dnsNames" . | fromJsonArray) -}}
+{{- end -}}
 {{- $_ := set $server "tls" $tls -}}
 {{- if .Values.tls.clientCa.existingSecret -}}
 {{- $_ := set $server "client_ca" (printf "%s/client-ca/ca.crt" $secrets) -}}

@@ -96,3 +96,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "authsvc.grace" -}}
 {{- add (int .Values.shutdown.delaySeconds) (int .Values.shutdown.graceSeconds) 10 -}}
 {{- end -}}
+
+{{/* What the certificate's names are, as a JSON list: the Services', in the forms that callers in the cluster use. */}}
+{{- define "authsvc.dnsNames" -}}
+{{- $host := include "authsvc.host" . -}}
+{{- $headless := printf "%s-headless.%s.svc" (include "authsvc.fullname" .) .Release.Namespace -}}
+{{- list (include "authsvc.fullname" .) $host (printf "%s.cluster.local" $host) $headless (printf "%s.cluster.local" $headless) | toJson -}}
+{{- end -}}
