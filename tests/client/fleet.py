@@ -35,6 +35,8 @@ class Fleet:
     folder: Path
     ports: list[int]
     secrets: dict[str, str] = field(default_factory=dict)
+    admin_token: str = ""
+    """Of the first administrator, whose credentials lie with the first replica."""
     _held: dict[int, ExitStack] = field(default_factory=dict)
     replicas: dict[int, Serving] = field(default_factory=dict)
 
@@ -105,6 +107,7 @@ def fleet(folder: Path, size: int = 3) -> Iterator[Fleet]:
             made.start(number)
         first = made.replicas[0]
         first.apply(json.dumps(POLICY))
+        made.admin_token = first.admin()
         made.secrets["app"] = first.create_client("app", own_audience=["app"], tenants=["*"], domains=["*"])
         made.secrets["shopper"] = first.create_client("shopper", audience=["app"])
         yield made

@@ -57,11 +57,10 @@ def application(client: AsyncClient, verify: Verify) -> FastAPI:
 @pytest.fixture(params=list(Verify), ids=str)
 def get(authsvc: FakeAuthsvc, request: pytest.FixtureRequest) -> Get:
     """One GET on the application, which keeps its client over several loops."""
-    return getter(authsvc, request.param, AUTHSVC_DEADLINE=PATIENT)
+    return getter(authsvc.async_client(AUTHSVC_DEADLINE=PATIENT), request.param)
 
 
-def getter(authsvc: FakeAuthsvc, verify: Verify, **variables: str) -> Get:
-    client = authsvc.async_client(**variables)
+def getter(client: AsyncClient, verify: Verify) -> Get:
     app = application(client, verify)
 
     def get(path: str, token: str = "", headers: Any = None) -> httpx.Response:
@@ -217,7 +216,10 @@ def test_without_the_service_it_is_503_unless_allowed_and_verified(
     authsvc: FakeAuthsvc, mode: str, verify: Verify
 ) -> None:
     authsvc.grant("user:ann", "orders:read")
-    get = getter(authsvc, verify, AUTHSVC_DEADLINE=BRIEF, AUTHSVC_ON_UNAVAILABLE=mode)
+    client = authsvc.async_client(AUTHSVC_DEADLINE=BRIEF, AUTHSVC_ON_UNAVAILABLE=mode)
+    if verify is Verify.LOCAL:
+        asyncio.run(client.prepare())
+    get = getter(client, verify)
     token = authsvc.token("user:ann")
     assert get("/orders/7", token).status_code == 200
     authsvc.stop()

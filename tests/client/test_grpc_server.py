@@ -328,11 +328,13 @@ def test_rubbish_costs_no_call_of_the_service_where_tokens_are_verified_here(
     authsvc: FakeAuthsvc, serve: Serve
 ) -> None:
     with serve(authsvc, Verify.LOCAL, AUTHSVC_DEADLINE=PATIENT) as address, Caller(address) as orders:
+        orders.refused("Get", "rubbish")
+        authsvc.wait_acknowledged()
         for _ in range(10):
             orders.refused("Get", "rubbish")
             orders.refused("Get", authsvc.token("user:ann", ttl=-60))
-    assert authsvc.received("Authorize") == 0
-    assert authsvc.received("GetJwks") == 1
+    assert authsvc.received("Authorize") == authsvc.received("VerifyToken") == 0
+    assert authsvc.received("Watch") == 1
 
 
 @pytest.mark.parametrize("mode", ["deny", "raise", "allow"])

@@ -161,7 +161,9 @@ def test_a_wrong_secret_raises_and_is_not_tried_at_each_call(authsvc: FakeAuthsv
 
 def test_prepare_connects_ahead(authsvc: FakeAuthsvc, ask: Ask) -> None:
     ask(patient(authsvc), lambda c: c.prepare())
-    assert (authsvc.received("IssueToken"), authsvc.received("GetJwks")) == (1, 1)
+    assert (authsvc.received("IssueToken"), authsvc.received("Watch"), authsvc.received("GetJwks")) == (1, 1, 0)
+    ask(patient(authsvc, AUTHSVC_WATCH="off"), lambda c: c.prepare())
+    assert (authsvc.received("IssueToken"), authsvc.received("Watch"), authsvc.received("GetJwks")) == (2, 1, 1)
     authsvc.stop()
     with pytest.raises(Unavailable, match="onnection refused"):
         ask(authsvc.settings(), lambda c: c.prepare())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from authsvc_client import (
     Reason,
     Settings,
     TokenRefused,
+    Watch,
 )
 from authsvc_client.testing import FakeAuthsvc
 from tests.client.conftest import PATIENT, Ask
@@ -110,16 +112,24 @@ def test_limits_count_and_tell_when_to_come_back(settings: Settings, ask: Ask, r
     assert (never.allowed, never.retry_after) == (False, None)
 
 
+@pytest.mark.parametrize("watch", Watch, ids=str)
 @pytest.mark.standard("J21")
-def test_a_revoked_token_is_refused_by_authorize_and_passes_local_verification(
-    service: Embedded, settings: Settings, ask: Ask
+def test_a_revoked_token_is_refused_by_the_service_and_here_unless_revocations_are_not_followed(
+    service: Embedded, settings: Settings, ask: Ask, watch: Watch
 ) -> None:
-    name = f"leaver-{ask.__name__.strip('_')}"
+    name = f"leaver-{ask.__name__.strip('_')}-{watch}"
     secret = service.create_client(name, audience=["app"])
     token = service.token(name, secret, audience=["app"])
+    settings = replace(settings, watch=watch)
+    assert ask(settings, lambda c: c.verify(token)).client_id == name
     service.call("TokenService/RevokeToken", token_pb2.RevokeTokenRequest(token=token), service.admin())
     assert ask(settings, lambda c: c.authorize(token, "orders:read")).reason is Reason.TOKEN_REVOKED
-    assert ask(settings, lambda c: c.verify(token)).client_id == name
+    if watch is Watch.OFF:
+        assert ask(settings, lambda c: c.verify(token)).client_id == name
+    else:
+        with pytest.raises(TokenRefused) as refused:
+            ask(settings, lambda c: c.verify(token))
+        assert refused.value.reason is Reason.TOKEN_REVOKED
 
 
 def test_our_own_revoked_token_is_renewed(service: Embedded, tmp_path: Path) -> None:

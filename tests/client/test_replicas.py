@@ -8,13 +8,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
+from authsvc.core.consumption import DecidedBy
 from authsvc.core.values import SERVICE_AUDIENCE
-from authsvc_client import AsyncClient, Client, Consumption
+from authsvc.v1 import token_pb2
+from authsvc_client import AsyncClient, Client, Consumption, Reason, TokenRefused
 from tests.client.fleet import Fleet, fleet
 from tests.support.scale import scale
 from tests.support.waiting import wait_for
@@ -36,6 +38,7 @@ def calls(token: str) -> Calls:
         "consume": lambda c: c.consume("api", {"path": "/orders"}),
         "authorize": lambda c: c.authorize(token, "orders:read"),
         "authorize and consume": lambda c: c.authorize(token, "orders:read", consume=TAKE),
+        "verify": lambda c: c.verify(token),
         "filter": lambda c: c.filter("user:ann", "orders:read", ["a"]),
     }
 
@@ -50,6 +53,8 @@ class Load:
         self.settings = fleet.client_settings()
         self.allowed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.stored = self.doubtful = 0
+        """Hits that the store admitted, and those that a replica admitted alone while the store was too slow for it."""
         self.clients: list[Client | AsyncClient] = []
         self._deeds = deeds
         self._stop = threading.Event()
@@ -99,6 +104,9 @@ class Load:
     def _count(self, name: str, answer: object) -> None:
         with self._lock:
             (self.allowed if answer else self.refused)[name] += 1
+            for result in getattr(answer, "results", ()) or getattr(answer, "limits", ()):
+                self.stored += result.decided_by is DecidedBy.STORE
+                self.doubtful += result.decided_by is not DecidedBy.STORE
 
     @staticmethod
     def _drop(client: Client) -> None:
@@ -111,6 +119,15 @@ class Load:
 def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with fleet(tmp_path_factory.mktemp("fleet")) as running:
         yield running
+
+
+def refuses(client: Client, token: str) -> bool:
+    """Whether local verification knows that the token is revoked."""
+    try:
+        client.verify(token)
+    except TokenRefused as refused:
+        return refused.reason is Reason.TOKEN_REVOKED
+    return False
 
 
 def taken(replicas: Fleet) -> int:
@@ -131,7 +148,8 @@ def test_a_rolling_update_fails_no_call_and_counts_every_hit_once(replicas: Flee
             replicas.start(turn % 3)
         load.goes_on()
     assert not load.refused
-    assert taken(replicas) - before == sum(load.allowed[name] for name in COUNTING)
+    assert load.stored + load.doubtful == sum(load.allowed[name] for name in COUNTING)
+    assert load.stored <= taken(replicas) - before <= load.stored + load.doubtful
     assert sum(client.statistics.drained for client in load.clients) > 0
     assert all(client.statistics.unanswered == 0 for client in load.clients)
 
@@ -149,6 +167,27 @@ def test_killed_replicas_fail_no_read_and_no_hit_is_counted_twice(replicas: Flee
     # What was on its way when its replica died may have counted: it is told, never repeated.
     assert set(load.refused) <= COUNTING
     assert load.refused.total() <= KILLS * (THREADS + TASKS)
-    counted = sum(load.allowed[name] for name in COUNTING)
-    assert counted <= taken(replicas) - before <= counted + load.refused.total()
+    assert load.stored <= taken(replicas) - before <= load.stored + load.doubtful + load.refused.total()
     assert sum(client.statistics.unanswered for client in load.clients) == load.refused.total()
+
+
+@pytest.mark.standard("J21", "U12")
+def test_a_revocation_reaches_every_client_also_those_whose_replica_was_killed(replicas: Fleet) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(replicas.client_settings())) for _ in range(6)]
+        for client in clients:
+            client.prepare(20.0)
+        wait_for(lambda: all(client.watched_revision for client in clients), what="a state at every client")
+        replicas.kill(0)
+        replicas.kill(1)
+        token = replicas.token()
+        assert all(client.verify(token).client_id == "shopper" for client in clients)
+        revoke = token_pb2.RevokeTokenRequest(token=token)
+        replicas.replicas[2].call("TokenService/RevokeToken", revoke, replicas.admin_token)
+        for client in clients:
+            wait_for(lambda client=client: refuses(client, token), 10.0, "a revocation")  # type: ignore[misc]
+        assert sum(client.statistics.asked for client in clients) == 0
+        # Not all six had their streams at the one that is left.
+        assert sum(client.statistics.watches for client in clients) > len(clients)
+    replicas.start(0)
+    replicas.start(1)

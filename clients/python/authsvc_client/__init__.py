@@ -28,7 +28,7 @@ from authsvc_client.answers import (
 from authsvc_client.client import AsyncClient, Client
 from authsvc_client.credentials import AsyncTokens, Tokens
 from authsvc_client.guard import current_token
-from authsvc_client.settings import OnUnavailable, Settings, Tls
+from authsvc_client.settings import OnUnavailable, Settings, Tls, Verify, Watch
 from authsvc_client.statistics import Statistics
 
 __all__ = [
@@ -56,5 +56,7 @@ __all__ = [
     "Tokens",
     "Unauthenticated",
     "Unavailable",
+    "Verify",
+    "Watch",
     "current_token",
 ]

@@ -43,7 +43,7 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._wire = Wire(settings)
-        self.operations = Operations(settings, self._wire.run)
+        self.operations = Operations(settings, self._wire)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -55,8 +55,13 @@ class Client:
         """What was counted since the client was made: retries, and operations that ended without the service."""
         return self.operations.tally.statistics()
 
+    @property
+    def watched_revision(self) -> str:
+        """The revision whose revocations are known here and fresh; empty where the service is asked instead."""
+        return self.operations.watcher.revision
+
     def prepare(self, deadline: float = PREPARE_DEADLINE) -> None:
-        """Connect and have a token now, for readiness; raises where that fails."""
+        """Connect, have a token and what verifies others' now, for readiness; raises where that fails."""
         self._wire.run(self.operations.prepare(), deadline)
 
     def check(
@@ -135,7 +140,11 @@ class Client:
         return self.run(self.operations.filter(items, question, min_revision))
 
     def verify(self, token: str, *, audience: Sequence[str] = (), required_scope: Sequence[str] = ()) -> BearerToken:
-        """Verify against the cached keys, for the settings' audience unless given; raises TokenRefused."""
+        """Verify here, for the settings' audience unless given; raises TokenRefused.
+
+        By the keys and revocations that are followed, or where those are not fresh, by the service (`Unavailable` where
+        that is out of reach). With `AUTHSVC_WATCH=off` by the cached keys alone, which see no revocation.
+        """
         return self.run(self.operations.verify(token, audience, required_scope))
 
     def tokens(self, audience: str, *, scope: Sequence[str] = (), tenant: str = "") -> Tokens:
@@ -148,6 +157,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
+        self.operations.watcher.close()
         self._wire.close()
 
     def __enter__(self) -> Self:
@@ -168,7 +178,7 @@ class AsyncClient:
         self._wire = AsyncWire(settings)
         # Tokens and keys are fetched in threads of their own, so that a flight outlives its loop.
         self._fetching = Wire(settings)
-        self.operations = Operations(settings, self._fetching.run)
+        self.operations = Operations(settings, self._fetching)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -179,6 +189,11 @@ class AsyncClient:
     def statistics(self) -> Statistics:
         """See `Client.statistics`."""
         return self.operations.tally.statistics()
+
+    @property
+    def watched_revision(self) -> str:
+        """See `Client.watched_revision`."""
+        return self.operations.watcher.revision
 
     async def prepare(self, deadline: float = PREPARE_DEADLINE) -> None:
         """See `Client.prepare`."""
@@ -276,6 +291,7 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
+        self.operations.watcher.close()
         await self._wire.close()
         self._fetching.close()
 

@@ -21,12 +21,12 @@ from authsvc_client.guard import (
     RefusalKind,
     Refused,
     Require,
-    Verify,
     admit,
     bearer_of,
     check_settings,
     set_current_token,
 )
+from authsvc_client.settings import Verify
 
 
 class _Documented(HTTPBearer):
@@ -68,16 +68,18 @@ def requires(
     audience: tuple[str, ...] = (),
     context: Callable[[Asked], Mapping[str, Any]] | None = None,
     consume: Sequence[Consumption] | Callable[[Asked], Iterable[Consumption]] = (),
-    verify: Verify = Verify.REMOTE,
+    verify: Verify | None = None,
 ) -> Callable[..., Awaitable[BearerToken]]:
     """A dependency that answers the verified token; see `Require` for the parts of the rule.
 
     `Annotated[BearerToken, Depends(requires(client, "orders:read", resource="orders/{order_id}"))]`.
-    It refuses with 401 and WWW-Authenticate, 403, 429 and Retry-After, or 503. Raises InvalidRequest where the client's
-    settings lack what `verify` needs, and RuntimeError on a WebSocket route, which it cannot guard.
+    `verify` unset is the settings'. It refuses with 401 and WWW-Authenticate, 403, 429 and Retry-After, or 503. Raises
+    InvalidRequest where the client's settings lack what `verify` needs, and RuntimeError on a WebSocket route, which it
+    cannot guard.
     """
     rule = Require(permission, resource, tenant, audience, context, consume)
-    check_settings(client.operations.settings, [rule], verify)
+    where = verify or client.settings.verify
+    check_settings(client.settings, [rule], where)
 
     async def authorized(
         request: HTTPConnection,
@@ -90,7 +92,7 @@ def requires(
         try:
             # Read from the request itself: FastAPI's reader takes the first of two headers.
             credential = bearer_of(request.headers.getlist("authorization"))
-            token = await client.run(admit(client.operations, rule, asked, credential, verify))
+            token = await client.run(admit(client.operations, rule, asked, credential, where))
         except Refused as refused:
             raise _answer(refused) from None
         set_current_token(token)

@@ -27,13 +27,13 @@ from authsvc_client.guard import (
     Refused,
     Require,
     Rules,
-    Verify,
     admit,
     bearer_of,
     check_settings,
     holding,
 )
 from authsvc_client.operations import Operations
+from authsvc_client.settings import Verify
 from authsvc_client.status import STATUS_KEY, write_status
 
 _METHOD = re.compile(r"/[A-Za-z0-9_.]+/[A-Za-z0-9_]+")
@@ -55,10 +55,11 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class _Guard:
     """What both interceptors share: the rules, and a call as a question."""
 
-    def __init__(self, operations: Operations, rules: Rules, verify: Verify) -> None:
+    def __init__(self, operations: Operations, rules: Rules, verify: Verify | None) -> None:
         wrong = [method for method in rules if not _METHOD.fullmatch(method)]
         if wrong:
             raise ValueError(f"not full method names, /package.Service/Method: {', '.join(wrong)}")
+        verify = verify or operations.settings.verify
         check_settings(operations.settings, (rule for rule in rules.values() if isinstance(rule, Require)), verify)
         self._operations = operations
         self._rules = dict(rules)
@@ -78,9 +79,10 @@ class _Guard:
 class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # no generic at run time
     """For `grpc.server(interceptors=[...])`. The handler reads `authsvc_client.current_token()`."""
 
-    def __init__(self, client: Client, rules: Rules, *, verify: Verify = Verify.REMOTE) -> None:
+    def __init__(self, client: Client, rules: Rules, *, verify: Verify | None = None) -> None:
         """Guard the methods of `rules`; raises ValueError where a name is not a full method name.
 
+        `verify` unset is the settings'.
         Raises InvalidRequest where the client's settings lack what `verify` needs.
         """
         self._client = client
@@ -121,9 +123,10 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # no
 class AsyncServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generic at run time
     """For `grpc.aio.server(interceptors=[...])`. The handler reads `authsvc_client.current_token()`."""
 
-    def __init__(self, client: AsyncClient, rules: Rules, *, verify: Verify = Verify.REMOTE) -> None:
+    def __init__(self, client: AsyncClient, rules: Rules, *, verify: Verify | None = None) -> None:
         """Guard the methods of `rules`; raises ValueError where a name is not a full method name.
 
+        `verify` unset is the settings'.
         Raises InvalidRequest where the client's settings lack what `verify` needs.
         """
         self._client = client

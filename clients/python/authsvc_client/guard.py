@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Any
 
 from authsvc.core.errors import AuthsvcError, InvalidRequest, Reason, TokenRefused
@@ -21,6 +21,7 @@ from authsvc_client.answers import AuthorizeAnswer, BearerToken, Consumption
 from authsvc_client.flow import Flow
 from authsvc_client.operations import Operations
 from authsvc_client.settings import Settings
+from authsvc_client.settings import Verify as Verify  # noqa: PLC0414 - callers of 0.1.0 import it from here
 
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
@@ -28,19 +29,6 @@ _RETRY_UNAVAILABLE = 1.0
 
 _current: ContextVar[BearerToken | None] = ContextVar("authsvc_token", default=None)
 _log = logging.getLogger("authsvc_client")
-
-
-class Verify(StrEnum):
-    """Where a bearer's token is verified.
-
-    REMOTE: by the service, in the same round trip as the permission. LOCAL: first against the cached keys,
-    so that rubbish costs no round trip and what is asked may depend on the token; then by the service too,
-    where a permission is required. A method that requires none sees no revocation under LOCAL. It needs the settings'
-    `issuer`, and their `audience` or the rule's.
-    """
-
-    REMOTE = "remote"
-    LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Owns: the cached key set, when it is fetched again, and verification with it. May import: `core`,
 `authsvc.v1` and the modules of this package that do no I/O. It sees no revocation of a token, subject or
-client, and a withdrawn key only after the set's max-age: ask `authorize` or the service where that matters.
+client, and a withdrawn key only after the set's max-age: it serves where `AUTHSVC_WATCH` is off; else `knowledge` does.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _MAX_CACHED = 4096
 class KeySet:
     """One published key set, and what it verified; a newer set begins with an empty cache."""
 
-    def __init__(self, issuer: str, jwks: str) -> None:
+    def __init__(self, issuer: str, jwks: str, revoked_kids: frozenset[str] = frozenset()) -> None:
         """Read the set; raises InvalidRequest where it is none or holds no key that can be used."""
         keys = jose.verification_keys(jwks, minimum_rsa_bits=jose.OWN_RSA_BITS)
         if not keys:
             raise InvalidRequest.of("keys", "holds no usable key")
-        self._issuers = {issuer: claims.Issuer(issuer, keys, jose.SIGNING)}
+        self._issuers = {issuer: claims.Issuer(issuer, keys, jose.SIGNING, revoked_kids=revoked_kids)}
         self._verified: dict[bytes, VerifiedToken] = {}
 
     def verify(self, token: str) -> VerifiedToken:
@@ -84,7 +84,7 @@ class KeyCache:
                 raise
             verified = newer.verify(token)
         claims.check_now(verified, now=now, leeway=LEEWAY, audience=expected, required_scope=frozenset(required_scope))
-        return _bearer_token(verified)
+        return bearer_token(verified)
 
     def _fetch(self) -> Lease[KeySet]:
         response = self._fetched(Send(methods.GET_JWKS, key_pb2.GetJwksRequest()))
@@ -96,7 +96,8 @@ class KeyCache:
         return Lease(key_set, max_age * _RENEW_AT, max_age, max_age + KEEP_LAST_GOOD)
 
 
-def _bearer_token(verified: VerifiedToken) -> BearerToken:
+def bearer_token(verified: VerifiedToken) -> BearerToken:
+    """What is told of a verified token."""
     return BearerToken(
         verified.issuer,
         verified.subject,

@@ -109,7 +109,7 @@ def read_check(response: authz_pb2.CheckResponse) -> CheckAnswer:
     """The answer to one question."""
     return CheckAnswer(
         response.decision == types_pb2.DECISION_ALLOW,
-        _reason(response.reason),
+        read_reason(response.reason),
         response.revision,
         response.matched_role,
         response.matched_binding,
@@ -120,7 +120,7 @@ def read_authorize(response: authz_pb2.AuthorizeResponse) -> AuthorizeAnswer:
     """The answer of all three."""
     return AuthorizeAnswer(
         response.decision == types_pb2.DECISION_ALLOW,
-        _reason(response.reason),
+        read_reason(response.reason),
         read_token(response.token) if response.HasField("token") else None,
         tuple(_limit(result) for result in response.limits),
         response.decision_id,
@@ -151,7 +151,8 @@ def read_token(token: types_pb2.Token) -> BearerToken:
     )
 
 
-def _reason(number: int) -> Reason:
+def read_reason(number: int) -> Reason:
+    """The reason of an answer; one of a later release is unspecified here."""
     try:
         return Reason(number)
     except ValueError:

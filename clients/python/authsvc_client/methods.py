@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from authsvc.v1 import authz_pb2, key_pb2, limit_pb2, token_pb2
+from authsvc.v1 import authz_pb2, key_pb2, limit_pb2, sync_pb2, token_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ BATCH_CHECK = Method("authsvc.v1.AuthzService", "BatchCheck", authz_pb2.BatchChe
 AUTHORIZE = Method("authsvc.v1.AuthzService", "Authorize", authz_pb2.AuthorizeResponse)
 CONSUME = Method("authsvc.v1.LimitService", "Consume", limit_pb2.ConsumeResponse)
 PEEK = Method("authsvc.v1.LimitService", "Peek", limit_pb2.PeekResponse)
+WATCH = Method("authsvc.v1.SyncService", "Watch", sync_pb2.WatchResponse)
 
 _MAX_MESSAGE = 16 * 1024 * 1024
 

@@ -1,7 +1,8 @@
 """What the client does, written once.
 
 Owns: every operation as a flow, and what an answer is where the service is out of reach. May import:
-`core`, `authsvc.v1` and the modules of this package that do no I/O. `client.py` runs the flows.
+`core`, `authsvc.v1` and the modules of this package that do no I/O, and the blocking edge for what runs in threads of
+its own: renewals and the stream of revocations. `client.py` runs the flows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from authsvc.core.errors import AuthsvcError, InvalidRequest, Reason, Unauthenticated, Unavailable
+from authsvc.core import jose
+from authsvc.core.errors import AuthsvcError, InvalidRequest, Reason, TokenRefused, Unauthenticated, Unavailable
 from authsvc.core.values import SERVICE_AUDIENCE
 from authsvc.v1 import authz_pb2, limit_pb2, token_pb2
 from authsvc_client import messages, methods
@@ -26,18 +28,18 @@ from authsvc_client.answers import (
     DescriptorLike,
 )
 from authsvc_client.failures import out_of_reach
-from authsvc_client.flow import Flow, Send
+from authsvc_client.flow import Flow, Send, Wait
 from authsvc_client.keyset import KeyCache
 from authsvc_client.methods import Method
 from authsvc_client.retries import Retries
-from authsvc_client.settings import OnUnavailable, Settings
+from authsvc_client.settings import OnUnavailable, Settings, Watch
 from authsvc_client.statistics import Event, Tally
 from authsvc_client.tokens import FETCH_DEADLINE, TokenSource
+from authsvc_client.watching import Watcher
+from authsvc_client.wire import Wire
 
 Item = TypeVar("Item")
 
-Run = Callable[[Flow[Any], float], Any]
-"""Runs a flow within so many seconds, and blocks meanwhile; for flights, which have threads of their own."""
 
 MAX_BATCH = 10_000
 """The most questions in one BatchCheck."""
@@ -45,25 +47,46 @@ MAX_BATCH = 10_000
 _log = logging.getLogger("authsvc_client")
 
 
+def elapsed() -> float:
+    """Seconds of a clock that never goes back, and goes on while the machine sleeps where there is such a one."""
+    return time.clock_gettime(_ELAPSED) if _ELAPSED is not None else time.monotonic()
+
+
+_ELAPSED: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
 class Operations:
-    """The operations of one client. `now` is the wall clock in unix seconds, which claims are held to."""
+    """The operations of one client, over both edges.
+
+    `wire` is for what runs in a thread of its own: renewals, and the stream of revocations. `now` is the wall clock in
+    unix seconds, which claims are held to.
+    """
 
     def __init__(
         self,
         settings: Settings,
-        run: Run,
+        wire: Wire,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = elapsed,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
         self.tally = Tally()
-        self._run = run
+        self._wire = wire
         self._retries = Retries(self.tally)
         self._monotonic = monotonic
         self._now = now
         self._sources: dict[tuple[tuple[str, ...], tuple[str, ...], str], TokenSource] = {}
         self._keys = KeyCache(settings, self._fetch, monotonic)
+        self.watcher = Watcher(
+            settings.issuer,
+            wire,
+            bearer=lambda: wire.run(self._bearer(), FETCH_DEADLINE),
+            refused=lambda token: self.source((SERVICE_AUDIENCE,)).drop(token),
+            tally=self.tally,
+            clock=monotonic,
+            now=now,
+        )
         if settings.on_unavailable is OnUnavailable.ALLOW:
             _log.warning("on_unavailable is `allow`: without the service everybody may do everything")
 
@@ -78,9 +101,11 @@ class Operations:
         return known
 
     def prepare(self) -> Flow[None]:
-        """Have a token, and where an issuer is set its keys, before the first request needs them."""
+        """Have a token, and where an issuer is set what verifies, before the first request needs them."""
         yield from self._bearer()
-        if self.settings.issuer:
+        if self.settings.issuer and self._watches:
+            yield Wait(self.watcher.first())
+        elif self.settings.issuer:
             yield from self._keys.obtain()
 
     def check(self, request: authz_pb2.CheckRequest) -> Flow[CheckAnswer]:
@@ -161,14 +186,35 @@ class Operations:
         return [item for item, answer in zip(kept, answers, strict=True) if answer.allowed]
 
     def verify(self, token: str, audience: Sequence[str] = (), required_scope: Sequence[str] = ()) -> Flow[BearerToken]:
-        """Verify locally; raises TokenRefused, or Unavailable where there are no keys to verify with."""
-        return self._keys.verify(token, audience, required_scope, int(self._now()))
+        """Verify by what is known here, where that is fresh, else by the service.
 
-    def introspect(self, token: str, audience: Sequence[str] = ()) -> Flow[token_pb2.VerifyTokenResponse]:
+        Raises TokenRefused, or Unavailable where neither can tell (STANDARDS U12).
+        """
+        expected = self.settings.local_audience(audience)
+        if not self._watches:
+            return (yield from self._keys.verify(token, audience, required_scope, int(self._now())))
+        known = self.watcher.known()
+        if known is not None:
+            return known.verify(token, expected, required_scope, int(self._now()))
+        # What cannot be a token costs no round trip.
+        jose.parse_compact(token)
+        self.tally.add(Event.ASKED)
+        response = yield from self.introspect(token, sorted(expected), required_scope)
+        if not response.valid:
+            raise TokenRefused("the service refuses the token", messages.read_reason(response.reason))
+        return messages.read_token(response.token)
+
+    def introspect(
+        self, token: str, audience: Sequence[str] = (), required_scope: Sequence[str] = ()
+    ) -> Flow[token_pb2.VerifyTokenResponse]:
         """Verify by the service, which sees revocations; raises where it is out of reach."""
-        request = token_pb2.VerifyTokenRequest(token=token, audience=audience)
+        request = token_pb2.VerifyTokenRequest(token=token, audience=audience, required_scope=required_scope)
         response: token_pb2.VerifyTokenResponse = yield from self._call(methods.VERIFY_TOKEN, request)
         return response
+
+    @property
+    def _watches(self) -> bool:
+        return self.settings.watch is Watch.ON
 
     def _bearer(self) -> Flow[str]:
         if not self.settings.client_id:
@@ -177,7 +223,7 @@ class Operations:
 
     def _fetch(self, step: Send) -> Any:
         # The passengers learn why there is no connection before their own deadlines pass.
-        return self._run(self._retries.send(step, patient=False), FETCH_DEADLINE)
+        return self._wire.run(self._retries.send(step, patient=False), FETCH_DEADLINE)
 
     def _call(self, method: Method, request: Message, *, once: bool = False) -> Flow[Any]:
         """Send as ourselves. A token that is not taken is renewed and the call sent again, unless `once`."""
@@ -199,8 +245,12 @@ class Operations:
             raise
 
     def _verified(self, token: str, audience: Sequence[str]) -> Flow[BearerToken | None]:
+        """The token, where the last keys and revocations known verify it, however old they are."""
         try:
-            return (yield from self.verify(token, audience))
+            known = self.watcher.last
+            if known is not None:
+                return known.verify(token, self.settings.local_audience(audience), (), int(self._now()))
+            return (yield from self._keys.verify(token, audience, (), int(self._now())))
         except AuthsvcError:
             return None
 

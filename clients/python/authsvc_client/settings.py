@@ -40,6 +40,28 @@ class Tls(StrEnum):
     OFF = "off"
 
 
+class Verify(StrEnum):
+    """Where a guard verifies a bearer's token.
+
+    REMOTE: by the service, in the same round trip as the permission. LOCAL: first here, so that rubbish costs no round
+    trip and what is asked may depend on the token; then by the service too, where a permission is required. It needs
+    the settings' `issuer`, and their `audience` or the rule's.
+    """
+
+    REMOTE = "remote"
+    LOCAL = "local"
+
+
+class Watch(StrEnum):
+    """Whether local verification follows the service's revocations.
+
+    OFF: it knows the published keys alone, and sees no revocation.
+    """
+
+    ON = "on"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How to reach the service, and as whom.
@@ -63,6 +85,8 @@ class Settings:
     deadline: float = DEFAULT_DEADLINE
     on_unavailable: OnUnavailable = OnUnavailable.DENY
     server_name: str = ""
+    verify: Verify = Verify.REMOTE
+    watch: Watch = Watch.ON
 
     @property
     def target(self) -> str:
@@ -181,6 +205,8 @@ class _Reader:
             deadline=self._deadline(),
             on_unavailable=OnUnavailable(self._choice("ON_UNAVAILABLE", OnUnavailable)),
             server_name=self._text("SERVER_NAME"),
+            verify=Verify(self._choice("VERIFY", Verify)),
+            watch=Watch(self._choice("WATCH", Watch)),
         )
         if not self._faults and len(settings.addresses) > 1 and settings.encrypted and not settings.server_name:
             self._fault("SERVER_NAME", "is required: the certificates of several addresses are held to one name")

@@ -20,12 +20,16 @@ class Statistics:
 
     `retries`: calls sent again, because a replica was lost or could not answer. `drained`: calls sent again, because a
     replica that stops took no more. `unanswered`: operations that ended without the service, so that `on_unavailable`
-    decided. What gRPC repeats by itself never left this process or was never begun; it counts nowhere.
+    decided. `watches`: streams opened to follow revocations. `asked`: tokens that the service was asked about, because
+    nothing fresh was known here. What gRPC repeats by itself never left this process or was never begun; that counts
+    nowhere.
     """
 
     retries: int
     drained: int
     unanswered: int
+    watches: int = 0
+    asked: int = 0
 
 
 class Event(Enum):
@@ -34,6 +38,8 @@ class Event(Enum):
     RETRY = "retries"
     DRAINED = "drained"
     UNANSWERED = "unanswered"
+    WATCH = "watches"
+    ASKED = "asked"
 
 
 class Tally:

@@ -41,7 +41,7 @@ class Wire:
 
     def send(self, step: Send, timeout: float) -> Any:
         """One RPC within `timeout` seconds; raises the errors of `authsvc.core.errors`."""
-        channel = self._channel()
+        channel = self.channel()
         call = channel.unary_unary(
             step.method.path,
             request_serializer=type(step.request).SerializeToString,
@@ -92,7 +92,8 @@ class Wire:
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before a token or key set was there") from None
 
-    def _channel(self) -> grpc.Channel:
+    def channel(self) -> grpc.Channel:
+        """The channel, made where there is none."""
         with self._lock:
             if self._open is None:
                 target, options = self._settings.target, channel_options(self._settings)

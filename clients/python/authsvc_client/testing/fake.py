@@ -20,8 +20,10 @@ from authsvc_client.client import AsyncClient, Client
 from authsvc_client.settings import Settings
 from authsvc_client.testing.rows import DEFAULT_TTL, Rows, Service
 from authsvc_client.testing.state import State
+from authsvc_client.testing.watch import Watchers
 
-_WORKERS = 8
+_WORKERS = 64
+"""Each watcher holds one; they are made when they are needed."""
 
 
 class FakeAuthsvc:
@@ -42,7 +44,8 @@ class FakeAuthsvc:
     ) -> None:
         self.state = State(issuer, clock or SystemClock())
         self.audience = tuple(audience)
-        self._service = Service(self.state, self.audience)
+        self.watchers = Watchers(self.state)
+        self._service = Service(self.state, self.audience, self.watchers)
         self._arrivals: list[str] = []
         self._arrived = threading.Condition()
         self._secrets = tempfile.TemporaryDirectory(prefix="authsvc-fake-")
@@ -133,6 +136,14 @@ class FakeAuthsvc:
         """Refuse all tokens minted so far for a subject."""
         self.state.revoke_subject(subject)
 
+    def revoke_client(self, client_id: str) -> None:
+        """Refuse all tokens minted so far for a client."""
+        self.state.revoke_client(client_id)
+
+    def revoke_issuer(self) -> None:
+        """Refuse all tokens minted so far."""
+        self.state.revoke_issuer()
+
     def rotate_key(self) -> str:
         """Sign with a new key from now on; its kid."""
         return self.state.rotate()
@@ -144,6 +155,14 @@ class FakeAuthsvc:
     def publish_for(self, max_age: int) -> None:
         """Let the key set be cached for `max_age` seconds from the next fetch on."""
         self._service.max_age = max_age
+
+    def wait_acknowledged(self, deadline: float = 5.0) -> None:
+        """Wait until a watcher holds the present state, so that local verification decides by it.
+
+        Raises TimeoutError after `deadline` seconds.
+        """
+        if not self.watchers.wait_acknowledged(self.state.revision, deadline):
+            raise TimeoutError(f"no watcher acknowledged {self.state.revision}")
 
     def received(self, method: str) -> int:
         """How many calls of a method, for example `Consume`, have arrived."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import json_format
@@ -21,9 +21,11 @@ from authsvc.core.claims import VerifiedToken
 from authsvc.core.consumption import DecidedBy, Descriptor, LimitOutcome
 from authsvc.core.errors import AuthsvcError, InvalidRequest, Reason, TokenRefused, Unauthenticated
 from authsvc.core.policy import Decision, Question
-from authsvc.v1 import authz_pb2, key_pb2, limit_pb2, token_pb2, types_pb2
+from authsvc.v1 import authz_pb2, key_pb2, limit_pb2, sync_pb2, token_pb2, types_pb2
+from authsvc_client import methods
 from authsvc_client.status import STATUS_KEY, write_status
 from authsvc_client.testing.state import State
+from authsvc_client.testing.watch import Watchers
 
 DEFAULT_TTL = 300
 """Seconds that an issued token lives unless asked."""
@@ -37,6 +39,7 @@ class Service:
 
     state: State
     own_audience: tuple[str, ...]
+    watchers: Watchers
     max_age: int = 300
 
 
@@ -169,25 +172,26 @@ class Rows(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # no generic at r
         """Of grpc."""
         path = handler_call_details.method
         row = _ROWS.get(path)
-        if row is None:
+        if row is None and path != methods.WATCH.path:
             return None
         self._arrived(path.rpartition("/")[2])
         bearers = [
             str(value) for key, value in handler_call_details.invocation_metadata or () if key == "authorization"
         ]
 
+        if row is None:
+            return grpc.stream_stream_rpc_method_handler(
+                lambda requests, context: self._watch(bearers, requests, context),
+                request_deserializer=sync_pb2.WatchRequest.FromString,
+                response_serializer=lambda response: response.SerializeToString(),
+            )
+
         def answer(request: Message, context: grpc.ServicerContext) -> Message:
             try:
                 principal = None if row.public else self._principal(bearers)
                 return row.answer(self._service, request, principal)
             except AuthsvcError as error:
-                invalid = isinstance(error, InvalidRequest)
-                code = grpc.StatusCode.INVALID_ARGUMENT if invalid else grpc.StatusCode.UNAUTHENTICATED
-                number: int = code.value[0]
-                details = write_status(number, error.message, reason=error.reason.name)
-                context.set_trailing_metadata(((STATUS_KEY, details),))
-                context.abort(code, error.message)
-                raise
+                _abort(context, error)
 
         return grpc.unary_unary_rpc_method_handler(
             answer,
@@ -195,11 +199,28 @@ class Rows(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # no generic at r
             response_serializer=lambda response: response.SerializeToString(),
         )
 
+    def _watch(self, bearers: Sequence[str], requests: Any, context: Any) -> Iterator[Message]:
+        try:
+            self._principal(bearers)
+        except AuthsvcError as error:
+            _abort(context, error)
+        yield from self._service.watchers.watch(requests, context)
+
     def _principal(self, bearers: Sequence[str]) -> VerifiedToken:
         scheme, _, token = bearers[0].partition(" ") if len(bearers) == 1 else ("", "", "")
         if scheme != _SCHEME:
             raise Unauthenticated("the caller is not known")
         return self._service.state.principal(token)
+
+
+def _abort(context: grpc.ServicerContext, error: AuthsvcError) -> NoReturn:
+    invalid = isinstance(error, InvalidRequest)
+    code = grpc.StatusCode.INVALID_ARGUMENT if invalid else grpc.StatusCode.UNAUTHENTICATED
+    number: int = code.value[0]
+    details = write_status(number, error.message, reason=error.reason.name)
+    context.set_trailing_metadata(((STATUS_KEY, details),))
+    context.abort(code, error.message)
+    raise error
 
 
 def _number(reason: Reason) -> Any:

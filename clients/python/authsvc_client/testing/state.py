@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from authsvc.clock import Clock
@@ -21,11 +21,15 @@ from authsvc.core.errors import Reason, TokenRefused, Unauthenticated
 from authsvc.core.policy import CompiledPolicy, Decision, Question, compile_policy, decide
 from authsvc.core.policy_document import parse
 from authsvc.core.policy_text import load_yaml
+from authsvc.core.revocations import RevocationKind, revocation_digest
 from authsvc.core.values import SERVICE_AUDIENCE
 from authsvc.storage.counters_memory import MemoryCounters
+from authsvc.v1 import sync_pb2
+from authsvc_client.knowledge import Revoked
 
 _EPOCH = 1
 _LEEWAY = 10
+_LONGEST_LIFE = 86_400
 
 Document = dict[str, Any]
 
@@ -38,12 +42,15 @@ class State:
         self.clock = clock
         self.clients: dict[str, str] = {}
         self._lock = threading.RLock()
+        self._moved = threading.Condition(self._lock)
         self._number = 1
         self._counters = MemoryCounters(clock)
         self._signing = jose.PrivateKey.generate(jose.Algorithm.ES256)
         self._keys = {self._signing.kid: self._signing}
-        self._revoked_ids: set[str] = set()
-        self._revoked_before: dict[str, int] = {}
+        self._revoked_kids: set[str] = set()
+        self._keys_at = 1
+        self._revoked = Revoked()
+        self._history: list[tuple[int, sync_pb2.Revocation]] = []
         self._document: Document = {}
         self._policy: CompiledPolicy
         self._bindings: BindingIndex
@@ -52,7 +59,7 @@ class State:
     @property
     def revision(self) -> str:
         """The present revision."""
-        return f"fa4efa4e-{_EPOCH}.{self._number}"
+        return self._revision(self._number)
 
     @property
     def key_id(self) -> str:
@@ -67,7 +74,7 @@ class State:
         with self._lock:
             self._policy, self._bindings = policy, BindingIndex.from_bindings(policy.bindings)
             self._document = dict(plain) if isinstance(plain, Mapping) else {}
-            self._number += 1
+            self._move()
 
     def bind(self, subject: str, permission: str, effect: str, **binding: str) -> None:
         """Add a role that allows or denies one permission, and a binding of it."""
@@ -124,29 +131,68 @@ class State:
         with self._lock:
             self._signing = key
             self._keys[key.kid] = key
-            self._number += 1
+            self._keys_at = self._move()
         return key.kid
 
     def revoke_key(self, kid: str) -> None:
-        """Withdraw a key; the one that signs is replaced."""
+        """Withdraw a key and refuse its tokens; the one that signs is replaced."""
         with self._lock:
             if kid == self._signing.kid:
                 self.rotate()
             self._keys.pop(kid, None)
-            self._number += 1
+            self._revoked_kids.add(kid)
+            self._keys_at = self._move()
 
     def revoke_subject(self, subject: str) -> None:
         """Refuse every token minted so far for the subject (STANDARDS J21)."""
-        with self._lock:
-            self._number += 1
-            self._revoked_before[subject] = self._number
+        self._revoke(sync_pb2.REVOCATION_KIND_SUBJECT, RevocationKind.SUBJECT, subject)
+
+    def revoke_client(self, client_id: str) -> None:
+        """Refuse every token minted so far for the client (STANDARDS J21)."""
+        self._revoke(sync_pb2.REVOCATION_KIND_CLIENT, RevocationKind.CLIENT, client_id)
+
+    def revoke_issuer(self) -> None:
+        """Refuse every token minted so far."""
+        self._revoke(sync_pb2.REVOCATION_KIND_ISSUER, RevocationKind.ISSUER, self.issuer)
 
     def revoke_token(self, token: str) -> None:
         """Refuse one token."""
         token_id = claims.verify_signature_and_claims(token, self._issuers()).token_id
+        self._revoke(sync_pb2.REVOCATION_KIND_TOKEN, RevocationKind.TOKEN, token_id)
+
+    def whole(self) -> tuple[int, sync_pb2.WatchResponse]:
+        """Everything for a watcher, and the number of its revision."""
         with self._lock:
-            self._number += 1
-            self._revoked_ids.add(token_id)
+            state = sync_pb2.WatchState(keys=self._key_set(), revocations=[each for _, each in self._history])
+            return self._number, sync_pb2.WatchResponse(state=state, revision=self.revision)
+
+    def changes(self, since: int) -> tuple[int, sync_pb2.WatchResponse]:
+        """What changed above a number, or a heartbeat."""
+        with self._lock:
+            response = sync_pb2.WatchResponse(revision=self.revision, heartbeat=sync_pb2.WatchHeartbeat())
+            if self._number > since:
+                delta = sync_pb2.WatchDelta(revocations=[each for number, each in self._history if number > since])
+                if self._keys_at > since:
+                    delta.keys.CopyFrom(self._key_set())
+                response.delta.CopyFrom(delta)
+            return self._number, response
+
+    def number_of(self, revision: str) -> int | None:
+        """The number of a revision of this fake; None where it is of another, or above the newest."""
+        with self._lock:
+            number = revision.rpartition(".")[2]
+            known = number.isdecimal() and revision == self._revision(int(number)) and int(number) <= self._number
+            return int(number) if known else None
+
+    def wait_above(self, number: int, seconds: float, ended: Callable[[], bool]) -> None:
+        """Wait until the revision is above a number, it has `ended`, or so many seconds have passed."""
+        with self._moved:
+            self._moved.wait_for(lambda: self._number > number or ended(), seconds)
+
+    def wake(self) -> None:
+        """Let those who wait look whether they have ended."""
+        with self._moved:
+            self._moved.notify_all()
 
     def jwks(self) -> str:
         """The published key set."""
@@ -163,8 +209,7 @@ class State:
             audience=frozenset(audience),
             required_scope=frozenset(required_scope),
         )
-        _, minted_at = verified.minted_at or (0, 0)
-        if verified.token_id in self._revoked_ids or minted_at < self._revoked_before.get(verified.subject, 0):
+        if self._revoked.refuses(verified):
             raise TokenRefused("the token was revoked", Reason.TOKEN_REVOKED)
         return verified
 
@@ -200,4 +245,30 @@ class State:
     def _issuers(self) -> dict[str, claims.Issuer]:
         with self._lock:
             keys = {kid: jose.VerificationKey.from_jwk(key.public_jwk()) for kid, key in self._keys.items()}
-        return {self.issuer: claims.Issuer(self.issuer, keys, jose.SIGNING)}
+            revoked = frozenset(self._revoked_kids)
+        return {self.issuer: claims.Issuer(self.issuer, keys, jose.SIGNING, revoked_kids=revoked)}
+
+    def _revoke(self, wire_kind: sync_pb2.RevocationKind, kind: RevocationKind, value: str) -> None:
+        with self._lock:
+            number = self._number + 1
+            revocation = sync_pb2.Revocation(
+                kind=wire_kind,
+                digest=revocation_digest(kind, value),
+                before_epoch=_EPOCH,
+                before_number=number,
+                expire_seconds=self.clock.now() + _LONGEST_LIFE,
+            )
+            self._revoked.put([revocation])
+            self._history.append((number, revocation))
+            self._move()
+
+    def _move(self) -> int:
+        self._number += 1
+        self._moved.notify_all()
+        return self._number
+
+    def _key_set(self) -> sync_pb2.KeySet:
+        return sync_pb2.KeySet(issuer=self.issuer, jwks=self.jwks(), revoked_kids=sorted(self._revoked_kids))
+
+    def _revision(self, number: int) -> str:
+        return f"fa4efa4e-{_EPOCH}.{number}"

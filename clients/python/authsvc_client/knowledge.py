@@ -1,0 +1,254 @@
+"""What a watcher of the service knows, and how fresh it is.
+
+Owns: the state that `SyncService.Watch` tells, verification by it, and when it may not be used any more. May import:
+`core`, `authsvc.v1`, `keyset`. No I/O and no clock: what is read comes with the time at which it was read, so that
+every rule can be tried out. One thread takes answers; any thread may decide by what is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+
+from authsvc.core import claims
+from authsvc.core.claims import VerifiedToken
+from authsvc.core.errors import Internal, InvalidRequest, Reason, TokenRefused
+from authsvc.core.revocations import RevocationKind, revocation_digest
+from authsvc.v1 import sync_pb2
+from authsvc_client.answers import BearerToken
+from authsvc_client.keyset import LEEWAY, KeySet, bearer_token
+
+MAX_STALE: Final = 30.0
+"""Seconds for which a state counts that does not say so itself."""
+
+PROMISED: Final = 12.0
+"""Seconds within which an answer comes (10 s by the contract), with what the way may take."""
+
+_WAITED: Final = 0.01
+_SWEEP: Final = 300
+"""Seconds between two looks for what has expired."""
+
+Order = tuple[int, int]
+
+_KINDS = {
+    sync_pb2.REVOCATION_KIND_TOKEN: RevocationKind.TOKEN,
+    sync_pb2.REVOCATION_KIND_SUBJECT: RevocationKind.SUBJECT,
+    sync_pb2.REVOCATION_KIND_CLIENT: RevocationKind.CLIENT,
+    sync_pb2.REVOCATION_KIND_ISSUER: RevocationKind.ISSUER,
+}
+
+
+class Revoked:
+    """Everything revoked that has not expired: digest -> (tokens minted below this, unix seconds of its end)."""
+
+    def __init__(self) -> None:
+        self._entries: dict[RevocationKind, dict[bytes, tuple[Order, int]]] = {kind: {} for kind in RevocationKind}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._entries.values()))
+
+    def put(self, revocations: Iterable[sync_pb2.Revocation]) -> bool:
+        """Add them; whether every kind is known here."""
+        understood = True
+        for each in revocations:
+            kind = _KINDS.get(each.kind)
+            if kind is None:
+                understood = False
+            else:
+                order = (each.before_epoch, each.before_number)
+                self._entries[kind][each.digest] = (order, each.expire_seconds)
+        return understood
+
+    def refuses(self, token: VerifiedToken) -> bool:
+        """Whether the token is revoked (STANDARDS J21); one that does not say when it was minted is.
+
+        No leeway and no clock: an entry counts for as long as it is there.
+        """
+        minted_at = token.minted_at
+        if minted_at is None:
+            return True
+        by_kind = self._entries
+        tokens = by_kind[RevocationKind.TOKEN]
+        if tokens and revocation_digest(RevocationKind.TOKEN, token.token_id) in tokens:
+            return True
+        for kind, value in (
+            (RevocationKind.SUBJECT, token.subject),
+            (RevocationKind.CLIENT, token.client_id),
+            (RevocationKind.ISSUER, token.issuer),
+        ):
+            entries = by_kind[kind]
+            found = entries.get(revocation_digest(kind, value)) if entries else None
+            if found is not None and minted_at < found[0]:
+                return True
+        return False
+
+    def sweep(self, now: int) -> None:
+        """Forget what concerns expired tokens only; a minute later, since clocks differ."""
+        for entries in self._entries.values():
+            for digest, (_, end) in list(entries.items()):
+                if end + claims.MAX_LEEWAY <= now:
+                    entries.pop(digest, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A whole state. `revoked` grows while it is in use."""
+
+    keys: KeySet
+    revoked: Revoked
+
+    def verify(self, token: str, audience: frozenset[str], required_scope: Sequence[str], now: int) -> BearerToken:
+        """All rules of verification, revocation included; raises TokenRefused."""
+        verified = self.keys.verify(token)
+        claims.check_now(verified, now=now, leeway=LEEWAY, audience=audience, required_scope=frozenset(required_scope))
+        if self.revoked.refuses(verified):
+            raise TokenRefused("the token is revoked", Reason.TOKEN_REVOKED)
+        return bearer_token(verified)
+
+
+class Watched:
+    """What the answers of one stream after another add up to. Times are seconds of one clock that never goes back."""
+
+    def __init__(self, issuer: str) -> None:
+        self._issuer = issuer
+        self._held = ("", b"")
+        self._revoked = Revoked()
+        self._known: Known | None = None
+        self._building: Revoked | None = None
+        self._understood = True
+        self._fresh_until = float("-inf")
+        self._last = 0.0
+        self._proven = True
+        self._acknowledged = ""
+        self._swept = 0
+        self.heard = 0.0
+        """When the last answer was read."""
+
+    @property
+    def revision(self) -> str:
+        """The state that is held; empty where there is none."""
+        return self._held[0]
+
+    @property
+    def last(self) -> Known | None:
+        """The last state, however old; None where the service has to be asked about every token."""
+        return self._known
+
+    def usable(self, now: float) -> Known | None:
+        """The state, where it may be decided by; None: ask the service, or refuse (STANDARDS U12)."""
+        return self._known if now < self._fresh_until else None
+
+    def begin(self, now: float) -> sync_pb2.WatchOpen:
+        """What to ask for on a new stream: what changed since, where something is held whole and understood."""
+        revision, digest = self._held if self._known is not None else ("", b"")
+        self._building = None
+        self._acknowledged = ""
+        self._last, self._proven = now, True
+        self.heard = now
+        return sync_pb2.WatchOpen(keys=True, revocations=True, known_revision=revision, known_digest=digest)
+
+    def again(self) -> Watched:
+        """Another one that begins with what is held here, for another thread.
+
+        Revocations are only ever added, so that it does no harm where the first thread still adds one.
+        """
+        other = Watched(self._issuer)
+        other._held, other._revoked, other._known = self._held, self._revoked, self._known
+        other._fresh_until = self._fresh_until
+        return other
+
+    def forget(self) -> None:
+        """Begin with a whole state the next time; nothing is known until then."""
+        self._held, self._known, self._fresh_until = ("", b""), None, float("-inf")
+
+    def take(self, response: sync_pb2.WatchResponse, begun: float, read: float, now: int) -> str:
+        """Hold what an answer says; the revision to acknowledge, empty where there is none.
+
+        `begun`, `read`: when it began to be waited for, and was read; `now` in unix seconds. Raises Internal where the
+        answer cannot be: then everything is forgotten.
+        """
+        self.heard = read
+        proven = self._proves(begun, read)
+        kind = response.WhichOneof("response")
+        if kind == "state":
+            if not self._take_state(response.state):
+                return ""
+        elif kind is None:
+            # An answer of a later release: what it says is not known, so nothing is.
+            self._known = None
+        elif self._building is None:
+            self._take_change(response, kind)
+        else:
+            return ""
+        fresh_until = read - _seconds(response.age, 0.0) + _seconds(response.max_stale, MAX_STALE)
+        if kind == "state":
+            self._fresh_until = fresh_until if proven else float("-inf")
+        elif proven:
+            self._fresh_until = max(self._fresh_until, fresh_until)
+        self._held = (response.revision, response.digest)
+        self._sweep(now)
+        if response.revision == self._acknowledged:
+            return ""
+        self._acknowledged = response.revision
+        return response.revision
+
+    def _proves(self, begun: float, read: float) -> bool:
+        """Whether the answer was sent lately.
+
+        Where nothing was read for longer than the service promises, this process may have been frozen, and what lies
+        in the socket may be as old: only an answer that had to be waited for again proves that the service is there.
+        """
+        silent, waited = read - self._last > PROMISED, read - begun >= _WAITED
+        self._last = read
+        if silent:
+            self._proven = False
+        elif waited:
+            self._proven = True
+        return self._proven
+
+    def _take_state(self, state: sync_pb2.WatchState) -> bool:
+        """Add a part; whether it was the last."""
+        if self._building is None:
+            self._building, self._understood = Revoked(), True
+        self._understood &= self._building.put(state.revocations)
+        if state.partial:
+            return False
+        self._revoked, self._building = self._building, None
+        keys = self._key_set(state.keys)
+        self._known = Known(keys, self._revoked) if self._understood and not state.remote else None
+        return True
+
+    def _take_change(self, response: sync_pb2.WatchResponse, kind: str) -> None:
+        held = self._held[0]
+        if not held or response.revision.rpartition(".")[0] != held.rpartition(".")[0]:
+            self.forget()
+            raise Internal("Watch: a change of a state that is not held")
+        if kind != "delta":
+            return
+        known = self._known
+        if not self._revoked.put(response.delta.revocations):
+            self._known = None
+        elif known is not None and response.delta.HasField("keys"):
+            self._known = Known(self._key_set(response.delta.keys), self._revoked)
+
+    def _key_set(self, keys: sync_pb2.KeySet) -> KeySet:
+        try:
+            if keys.issuer != self._issuer:
+                raise InvalidRequest.of("issuer", f"is {keys.issuer}, but AUTHSVC_ISSUER is {self._issuer}")
+            return KeySet(keys.issuer, keys.jwks, frozenset(keys.revoked_kids))
+        except InvalidRequest as fault:
+            self.forget()
+            raise Internal(f"Watch: {fault.message}") from fault
+
+    def _sweep(self, now: int) -> None:
+        if now - self._swept >= _SWEEP:
+            self._swept = now
+            self._revoked.sweep(now)
+
+
+def _seconds(duration: Duration, unset: float) -> float:
+    return duration.seconds + duration.nanos / 1e9 if duration.ByteSize() else unset
