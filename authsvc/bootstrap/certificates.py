@@ -56,7 +56,7 @@ class TlsFiles:
         )
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _material(files: TlsFiles, key_pem: bytes, chain_pem: bytes, client_ca_pem: bytes | None) -> TlsMaterial:
     """What was read, checked. It is read twice a second and differs once in weeks, so what it gave is remembered."""
     key = _private_key(key_pem, files.key)
@@ -79,6 +79,7 @@ def _material(files: TlsFiles, key_pem: bytes, chain_pem: bytes, client_ca_pem: 
         not_before=max(int(certificate.not_valid_before_utc.timestamp()) for certificate in chain),
         not_after=min(int(certificate.not_valid_after_utc.timestamp()) for certificate in chain),
         client_ca_not_after=max((int(one.not_valid_after_utc.timestamp()) for one in trusted), default=None),
+        anchor=_pem(chain[:1]),
         pin=f"sha256/{base64.b64encode(hashlib.sha256(spki).digest()).decode()}",
     )
     try:

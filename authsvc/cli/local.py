@@ -48,7 +48,7 @@ def beside_the_record(config: Path | None, act: Act[T]) -> tuple[Target, T]:
         with DataDirectoryLock(directory) if is_file else nullcontext():
             answer = asyncio.run(_run(chosen, directory, act))
             shown = certificates(chosen, directory)
-            certificate = "" if shown is None else shown(int(time.time())).chain.decode()
+            certificate = "" if shown is None else shown(int(time.time())).anchor.decode()
     except AuthsvcError as error:
         raise of_error(error, Exit.REFUSED) from None
     return Target(chosen.server.listen, certificate), answer

@@ -186,7 +186,7 @@ def _tell_admin_file(directory: Path, addresses: Addresses | SupervisedAddresses
     if tls is None:
         _write_admin_file(directory, addresses.grpc)
     else:
-        tls.use(lambda shown: _write_admin_file(directory, addresses.grpc, shown.chain.decode(), shown.pin))
+        tls.use(lambda shown: _write_admin_file(directory, addresses.grpc, shown.anchor.decode(), shown.pin))
 
 
 def _write_admin_file(directory: Path, address: str, certificate: str = "", pin: str = "") -> None:

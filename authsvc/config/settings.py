@@ -74,8 +74,8 @@ class Tls:
 
     mode: TlsMode = _doc(
         "unset is plaintext, on loopback only; `files` reads certificate and key; `self_signed` makes and renews them "
-        "in the data directory, for clients that pin the key; `mesh` lets nobody in but a sidecar on loopback, which "
-        "does the TLS and says who calls; `insecure` is plaintext anywhere.",
+        "in the data directory, for clients that are given its `tls-ca.crt` or pin the key; `mesh` lets nobody in but "
+        "a sidecar on loopback, which does the TLS and says who calls; `insecure` is plaintext anywhere.",
         TlsMode.UNSET,
     )
     certificate: Path | None = _doc("the certificate chain, PEM.", None)

@@ -50,6 +50,8 @@ class TlsMaterial:
     """When the first certificate of the chain ends."""
     client_ca_not_after: int | None
     """When the last certificate of the CA bundle ends; None without one."""
+    anchor: bytes
+    """The certificate by which a client that knows no authority can trust this one."""
     pin: str
     """`sha256/...` of the certificate's public key, as clients pin it (RFC 7469 section 2.4)."""
 
@@ -215,6 +217,7 @@ def server_context(material: TlsMaterial, minimum: TlsVersion) -> ssl.SSLContext
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2 if minimum is TlsVersion.TLS_1_2 else ssl.TLSVersion.TLSv1_3
     context.set_ciphers(":".join(SUITES))
+    context.options |= ssl.OP_NO_RENEGOTIATION
     # `ssl` reads files only, and this one is in memory, so that the key gets no second copy on a disk.
     descriptor = os.memfd_create("tls", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb") as file:

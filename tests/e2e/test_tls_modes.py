@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +54,20 @@ def test_self_signed_serves_both_listeners_and_tells_the_pin(tmp_path: Path, tra
     data.mkdir(mode=0o700)
     made = SelfSigned(data, ("127.0.0.1", "localhost", "::1"))(int(time.time()))
     settings = {"server.tls.mode": "self_signed", "server.transport": transport}
-    trusted = grpc.ssl_channel_credentials(made.chain)
+    trusted = grpc.ssl_channel_credentials(made.anchor)
     with serving(data, settings, credentials=trusted) as service:
         assert service.call("KeyService/GetJwks", key_pb2.GetJwksRequest()).jwks
         (ready,) = [line for line in said(service) if line.get("event") == "ready"]
         admin = json.loads((data / "admin.json").read_text())
         assert ready["pin"] == admin["pin"] == made.pin
-        assert admin["certificate"] == made.chain.decode()
+        assert admin["certificate"] == made.anchor.decode()
         assert service.operations("/readyz")[0] == 200
+        keys = f"https://{service.http}/.well-known/jwks.json"
         with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
-            page(f"https://{service.http}/.well-known/jwks.json")
+            page(keys)
+        context = ssl.create_default_context(cafile=data / "tls-ca.crt")
+        with urllib.request.urlopen(keys, context=context, timeout=5) as fetched:
+            assert fetched.status == 200
 
 
 @pytest.mark.standard("U1")
@@ -72,7 +78,7 @@ def test_self_signed_beyond_loopback_is_reached_by_the_command_line_that_pins_it
     data.mkdir(mode=0o700)
     made = SelfSigned(data, ("localhost", "127.0.0.1", "::1"))(int(time.time()))
     settings = {**EVERYWHERE, "server.tls.mode": "self_signed", "server.transport": transport}
-    with serving(data, settings, credentials=grpc.ssl_channel_credentials(made.chain)) as service:
+    with serving(data, settings, credentials=grpc.ssl_channel_credentials(made.anchor)) as service:
         assert any("bootstrap.generate" in line for line in warned(service))
         asked = subprocess.run(
             [sys.executable, "-m", "authsvc.cli", "keys", "list", "--output", "json"],
