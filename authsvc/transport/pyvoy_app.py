@@ -16,24 +16,22 @@ from typing import Any, Final
 from google.rpc import status_pb2
 
 from authsvc.api.calls import Call, Received, Refusal
-from authsvc.api.engine import Engine, State
+from authsvc.api.engine import Engine
 from authsvc.api.errors import Code
 from authsvc.api.method_table import Kind, Row
 from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
-from authsvc.core.values import Revision
 from authsvc.transport import grpc_framing as framing
 from authsvc.transport.grpc_framing import ClientLeft, Event, Head, Receive
 from authsvc.transport.listening import Peers
 from authsvc.transport.peers import of_certificate, of_sidecar
 from authsvc.transport.streams import Stream, Streams
+from authsvc.transport.waits import CLOCK_SECONDS, WaitRunner, Waits
 
 STREAMS: Final = 5_000
 CALLS: Final = 10_000
 """Calls and streams that may be open at once; those beyond are refused, each in its row's way."""
 
 SWEEP_SECONDS: Final = 0.25
-CLOCK_SECONDS: Final = 0.001
-"""The resolution of the loop's clock."""
 HEARTBEAT_SECONDS: Final = 10.0
 """How often callers of quiet streams are looked for; one that left is noticed then."""
 
@@ -61,7 +59,7 @@ class GrpcApplication:
         self._engine = engine
         self._rows = {f"/{row.name}".encode(): row for row in engine.table}
         self._identities = _IDENTITIES[peers]
-        self._runner = LoopRunner()
+        self._waits = Waits(_has_left)
         self._streams = Streams(streams)
         self._most_calls = calls
         self._in_flight = 0
@@ -75,6 +73,7 @@ class GrpcApplication:
         """Begin to look for callers that are slow, and for callers that left."""
         self._keep(self._sweep())
         self._keep(self._look_for_callers())
+        self._keep(self._waits.look_for_callers())
 
     def end_streams(self) -> None:
         """End every stream with UNAVAILABLE, and those that come (STANDARDS U4)."""
@@ -123,7 +122,7 @@ class GrpcApplication:
             call = self._call(row, scope, head)
             self._admit()
             request = await self._request(row, receive, call.deadline)
-            answer = await self._engine.answer(row, call, request, self._runner)
+            answer = await self._engine.answer(row, call, request, WaitRunner(self._waits, receive))
         except ClientLeft:
             raise
         except BaseException as fault:  # noqa: BLE001 - the caller gets a status, whatever it is (STANDARDS U3, E2)
@@ -155,7 +154,9 @@ class GrpcApplication:
                 if call.deadline is not None:
                     _end_at(call.deadline, stream)
                 self._keep(self._read(row, stream, receive))
-                async with aclosing(self._engine.stream(row, call, stream.requests(), self._runner)) as answers:
+                async with aclosing(
+                    self._engine.stream(row, call, stream.requests(), WaitRunner(self._waits))
+                ) as answers:
                     async for answer in answers:
                         if isinstance(answer, Refusal):
                             end = framing.trailers(answer)
@@ -267,25 +268,6 @@ class GrpcApplication:
         task.add_done_callback(self._tasks.discard)
 
 
-class LoopRunner:
-    """Waits by suspending."""
-
-    async def run(self, work: Coroutine[Any, Any, Any], call: Call, deadline: float) -> Any:  # noqa: ARG002 - the protocol's
-        """See `engine.Runner`."""
-        limit = asyncio.timeout(max(0.0, deadline - time.monotonic()))
-        try:
-            async with limit:
-                return await work
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise DeadlineExceeded("the deadline passed") from None
-
-    async def reach(self, state: State, revision: Revision, caller: str, deadline: float) -> None:
-        """See `engine.Runner`."""
-        await state.wait_for(revision, caller, deadline)
-
-
 def _end_at(deadline: float, stream: Stream) -> None:
     """End a stream once its deadline (monotonic) has passed, and never before it, as the loop's coarser clock might."""
     loop = asyncio.get_running_loop()
@@ -296,9 +278,13 @@ def _end_at(deadline: float, stream: Stream) -> None:
         stream.on_end(loop.call_later(left + CLOCK_SECONDS, _end_at, deadline, stream).cancel)
 
 
+async def _has_left(receive: Receive) -> bool:
+    """Whether a caller that half-closed is gone: then, and only then, `receive` tells at once."""
+    return bool((await receive())["type"] == "http.disconnect")
+
+
 async def _end_if_left(stream: Stream, receive: Receive) -> None:
-    event = await receive()
-    if event["type"] == "http.disconnect":
+    if await _has_left(receive):
         stream.end()
 
 

@@ -206,6 +206,16 @@ def test_an_async_row_ends_at_its_deadline(channel: Any) -> None:
     assert do(channel, "deeds")["waiting"] == 0
 
 
+@pytest.mark.standard("U3")
+def test_a_caller_that_goes_ends_the_row_that_waits_for_a_store(channel: Any) -> None:
+    before = do(channel, "deeds")
+    waiting = channel.unary_unary(CHECK).future(asked("wait-for-ever"), metadata=AS_CALLER, timeout=60)
+    wait_for(lambda: do(channel, "deeds")["waiting"] == before["waiting"] + 1)
+    waiting.cancel()
+    wait_for(lambda: bool(do(channel, "deeds")["cancelled"] > before["cancelled"]))
+    assert do(channel, "deeds")["waiting"] == before["waiting"]
+
+
 @pytest.mark.standard("U13")
 def test_calls_that_wait_for_a_revision_do_not_hold_up_the_others(transport: str) -> None:
     waiting = asked("", min_revision="0123abcd-1.6")
