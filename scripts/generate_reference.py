@@ -1,22 +1,29 @@
-"""Write docs/reference from the code: the command line, the configuration, the reasons.
+"""Write docs/reference from the code: the command line, the configuration, the metrics, the reasons.
 
 With --check nothing is written and the exit code is 1 where a page is stale. What a page says is said once, in the
-code: help texts in authsvc/cli, `doc` of each setting in authsvc/config, comments in error_reason.proto.
+code: help texts in authsvc/cli, `doc` of each setting in authsvc/config, help of each metric, comments in
+error_reason.proto.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import os
 import re
+import subprocess
 import sys
+import tempfile
 import types
 import typing
+import urllib.request
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from typer.main import get_command
 
 from authsvc.cli.faults import Exit
@@ -64,10 +71,33 @@ _REASONS = """
     line prints it in lower case. Callers treat a number that they do not know as a refusal.
 """
 
+_METRICS = """
+    `GET /metrics` on `server.ops_listen`, as OpenMetrics. No label holds an identifier. With several workers any of
+    them answers for all, with the label `worker`. Metrics of certificates are there where authsvc speaks TLS itself,
+    those of the counter store where `counters.url` names one.
+"""
+_STOP_S = 20
+_SCRAPED = {
+    "server.listen": "127.0.0.1:0",
+    "server.http_listen": "127.0.0.1:0",
+    "server.ops_listen": "127.0.0.1:0",
+    "server.tls.mode": "self_signed",
+    "issuer": "https://authsvc.example",
+    # Nobody answers there, which the metrics of the store can tell too.
+    "counters.url": "redis://127.0.0.1:1",
+    "audit.stdout": "false",
+}
+"""A service with everything switched on that has metrics."""
+
 
 def pages() -> dict[str, str]:
     """File name to text."""
-    return {"cli.md": command_line(), "configuration.md": configuration(), "errors.md": errors()}
+    return {
+        "cli.md": command_line(),
+        "configuration.md": configuration(),
+        "errors.md": errors(),
+        "metrics.md": metrics(),
+    }
 
 
 def command_line() -> str:
@@ -175,6 +205,39 @@ def _kind(hint: Any) -> str:
     return "A number." if hint in (int, float) else ""
 
 
+def metrics() -> str:
+    """Every metric, read off a service that runs: a scrape is what an operator sees."""
+    families = text_string_to_metric_families(_scraped())  # type: ignore[no-untyped-call]
+    rows = map(_metric, sorted(families, key=lambda family: str(family.name)))
+    return _page("Metrics", _flowed(_METRICS), _table("metric", "type", "labels", "meaning", rows=rows))
+
+
+def _metric(family: Any) -> str:
+    ending = {"counter": "_total", "info": "_info"}.get(family.type, "")
+    names = sorted({name for sample in family.samples for name in sample.labels} - {"le"})
+    labels = ", ".join(f"`{name}`" for name in names)
+    return f"| `{family.name}{ending}` | {family.type} | {labels} | {_cell(family.documentation)} |"
+
+
+def _scraped() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "AUTHSVC_DATA_DIR": str(Path(folder) / "data")}
+        program = [sys.executable, "-m", "authsvc.cli"]
+        serve = [*program, "serve", "--output", "json", *(f"--{name}={value}" for name, value in _SCRAPED.items())]
+        with subprocess.Popen(serve, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as service:
+            assert service.stderr is not None
+            try:
+                told = next(json.loads(line) for line in service.stderr if b'"ready"' in line)
+                # Counts of calls have no row before the first.
+                smoke = [*program, "smoke", "--address", told["grpc"], "--any-certificate"]
+                subprocess.run(smoke, env=environment, check=True, stdout=subprocess.DEVNULL)
+                with urllib.request.urlopen(f"http://{told['ops']}/metrics", timeout=_STOP_S) as page:
+                    return str(page.read().decode())
+            finally:
+                service.terminate()
+                service.wait(_STOP_S)
+
+
 def errors() -> str:
     """Every reason."""
     rows = []
@@ -184,11 +247,11 @@ def errors() -> str:
     return _page("Reasons", _flowed(_REASONS), _table("reason", "number", "meaning", rows=rows))
 
 
-def stale() -> list[str]:
+def stale(found: dict[str, str]) -> list[str]:
     """Names of pages that are not as the code says."""
     return [
         name
-        for name, text in pages().items()
+        for name, text in found.items()
         if not (FOLDER / name).exists() or (FOLDER / name).read_text(encoding="utf-8") != text
     ]
 
@@ -197,13 +260,14 @@ def main() -> int:
     """Write, or check."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, fail where a page is stale")
-    old = stale()
+    found = pages()
+    old = stale(found)
     if parser.parse_args().check:
         for name in old:
             print(f"docs/reference/{name} is stale: make docs", file=sys.stderr)
         return 1 if old else 0
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, text in pages().items():
+    for name, text in found.items():
         (FOLDER / name).write_text(text, encoding="utf-8")
     print(f"docs/reference: {', '.join(old) or 'nothing'} written anew")
     return 0
