@@ -82,14 +82,8 @@ class AuthorizationService:
         self._key_sets = KeySets(config.schedule, random.random)
         replica_id = f"replica-{random_id()}"
         self._syncing = Syncing(foundation, replica_id, self._key_sets, self._log.event)
-        self._counting = count_by(
-            config,
-            foundation.clock,
-            foundation.record.secret("pseudonyms"),
-            self._log.event,
-            # A replica that has just started is seen by the others a little later than it is configured.
-            lambda: max(self._syncing.live_replicas(), config.processes),
-        )
+        pseudonym_key = foundation.record.secret("pseudonyms")
+        self._counting = count_by(config, foundation.clock, pseudonym_key, self._log.event, self._syncing.live_replicas)
         self._tls: LiveTls | None = None
         self._metrics = Metrics(
             (*_gauges(foundation, self._counting), *self._syncing.gauges(), *self._tls_gauges()), __version__

@@ -35,7 +35,7 @@ class Syncing:
             found.tail,
             self._watchers,
             replica_id,
-            configured=config.server.replicas,
+            configured=config.processes,
             may_answer=config.record.max_age,
             tell=tell,
         )

@@ -130,7 +130,7 @@ class Reporter:
 
     @property
     def live_replicas(self) -> int:
-        """How many replicas there are: those seen in the last minute, but never fewer than `server.replicas`.
+        """How many replicas there are: those seen in the last minute, but never fewer than are configured.
 
         It stays as it was while the record cannot be asked.
         """
