@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 from authsvc.api.calls import Call, Context, Received, Refusal, Unread
 from authsvc.api.errors import GRPC_CODE, Code, reason_of, refusal
 from authsvc.api.method_table import PROXY, PUBLIC, AuditClass, Kind, MethodTable, Row
+from authsvc.api.overload import Overload
 from authsvc.api.throttle import FailedAuthentications
 from authsvc.core.audit import AuditDraft
 from authsvc.core.errors import (
@@ -154,6 +155,7 @@ class Engine:
     def __init__(self, table: MethodTable, around: Surroundings) -> None:
         self.table = table
         self._around = around
+        self.overload = Overload(around.metrics)
 
     def serve(self, row: Row, call: Call, request: Received, runner: Runner) -> bytes | Refusal:
         """One unary call, from bytes to bytes, by a runner that never suspends; blocks until it is done."""

@@ -97,6 +97,8 @@ class Row:
     """What a proxy of ours is told by an RPC error nevertheless; anybody else is denied."""
     takes_min_revision: bool
     gives_revision: bool
+    always_admitted: bool
+    """Whether it is answered however many calls wait: health must stay known under overload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class TableFault(Exception):
 
 _NONE, _DECISION, _READ, _WRITE = AuditClass.NONE, AuditClass.DECISION, AuditClass.READ, AuditClass.WRITE
 _V1 = "authsvc.v1"
+_HEALTH = "grpc.health.v1.Health/"
 
 METHODS: tuple[Method, ...] = (
     Method(f"{_V1}.TokenService/IssueToken", PUBLIC, _DECISION),
@@ -209,6 +212,7 @@ def _row(line: Method, descriptor: MethodDescriptor, handler: Handler, service: 
         errors=service.errors,
         takes_min_revision="min_revision" in request.fields_by_name,
         gives_revision="revision" in descriptor.output_type.fields_by_name,
+        always_admitted=line.name.startswith(_HEALTH),
     )
 
 

@@ -41,6 +41,8 @@ class Orders:
     connections: int
     calls: int
     rate: float
+    rest_s: float
+    """In a closed loop: how long a caller rests after an error, as one that obeys RetryInfo does."""
     warm_up_s: float
     seconds: float
     cpus: list[int]
@@ -83,6 +85,8 @@ class Load:
             self._poll.register(number, select.EPOLLIN)
         self._cap = MOST_STREAMS if orders.rate else max(1, orders.calls // orders.connections)
         self._due: deque[int] = deque()
+        self._resting: deque[int] = deque()
+        """Until when; each is a call less in flight."""
         self._now = time.perf_counter_ns()
         self._counted_from = 0
         self._seen = Measured()
@@ -130,8 +134,14 @@ class Load:
             self._by_number[number].receive()
 
     def _send(self) -> None:
+        while self._resting and self._resting[0] <= self._now:
+            self._resting.popleft()
+        resting = len(self._resting)
         for connection in self._connections:
             free = self._cap - len(connection.in_flight)
+            if resting:
+                held = min(free, resting)
+                free, resting = free - held, resting - held
             if self._orders.rate:
                 while free > 0 and self._due and connection.call(self._due[0]):
                     self._due.popleft()
@@ -154,6 +164,8 @@ class Load:
         self._poll.close()
 
     def _ended(self, due: int, right: bool | None) -> None:
+        if right is None and self._orders.rest_s:
+            self._resting.append(self._now + int(self._orders.rest_s * _SECOND))
         if not self._counted_from or self._counted_from > self._now:
             return
         if right:

@@ -45,6 +45,8 @@ class Subject:
 class Plan:
     """How it is measured: `calls` in flight all in all, or `rate` calls a second where it is not 0.
 
+    In a closed loop a caller rests for `rest_s` after an error.
+
     `cpus` are the processors of the load; none leaves it where the system puts it.
     """
 
@@ -53,6 +55,7 @@ class Plan:
     calls: int = 32
     connections: int = 4
     rate: float = 0.0
+    rest_s: float = 0.0
     processes: int = 1
     cpus: tuple[int, ...] = ()
 
@@ -112,6 +115,7 @@ def measure(address: str, row: Subject, plan: Plan, server: Sequence[int] = ()) 
         connections=max(1, min(plan.connections // processes, calls)),
         calls=calls,
         rate=plan.rate / processes,
+        rest_s=plan.rest_s,
         warm_up_s=plan.warm_up_s,
         seconds=plan.seconds,
         cpus=list(plan.cpus),

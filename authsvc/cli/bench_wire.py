@@ -134,7 +134,8 @@ class Connection:
                 self._end(stream, payload)
         elif kind == WINDOW_UPDATE:
             self._window += 0 if stream else int.from_bytes(payload, "big")
-        elif kind == RST_STREAM:
+        elif kind == RST_STREAM and stream in self.in_flight:
+            # After the trailers it says only that the rest of the request is not wanted.
             self._messages.pop(stream, None)
             self._end(stream, b"")
         elif kind in {SETTINGS, PING} and not flags & ACK:

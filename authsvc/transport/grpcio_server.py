@@ -22,6 +22,7 @@ import grpc
 from authsvc.api.calls import Call, Refusal
 from authsvc.api.engine import Engine, State
 from authsvc.api.method_table import BATCH_BYTES, Kind, Row
+from authsvc.api.overload import TEXT
 from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
 from authsvc.core.values import Revision
 from authsvc.transport.listening import CONNECTION_AGE_SECONDS, ListenFault
@@ -34,8 +35,13 @@ from authsvc.transport.traffic import Traffic
 PLAIN_THREADS = 8
 BRIDGE_THREADS = 16
 STREAM_THREADS = 1_000
-QUEUE_CAP = 1_000
-"""Calls that may wait for a thread; those beyond are refused, each in its row's way."""
+
+MOST_WAITING = 256
+"""Calls that may wait for a thread of their kind; those beyond are refused at once, each in its row's way.
+
+Less than a tenth of a second's work: who waits longer has mostly given up, as an Envoy does that asks for 200 ms, and
+grpcio serves the slower the more calls it holds.
+"""
 
 CONNECTION_AGE_GRACE_MS = 60 * 60 * 1_000
 """How long calls and streams stay on a connection that takes no more of them."""
@@ -63,16 +69,15 @@ class GrpcioServer:
         plain_threads: int = PLAIN_THREADS,
         bridge_threads: int = BRIDGE_THREADS,
         stream_threads: int = STREAM_THREADS,
-        queue_cap: int = QUEUE_CAP,
+        most_waiting: int = MOST_WAITING,
         reuse_port: bool = False,
         connection_age: float = CONNECTION_AGE_SECONDS,
     ) -> None:
         """`reuse_port`: other processes listen on the same port. `connection_age` in seconds."""
         self._engine = engine
         self._loop = loop
-        self._queue_cap = queue_cap
-        self._plain = WorkPool(plain_threads, "row")
-        self._bridge = WorkPool(bridge_threads, "bridge")
+        self._plain = WorkPool(plain_threads, "row", most_waiting=most_waiting)
+        self._bridge = WorkPool(bridge_threads, "bridge", most_waiting=most_waiting)
         # A few more than the cap, so that a stream beyond it finds a thread to be refused by.
         self._streaming = WorkPool(stream_threads + 4, "stream")
         self._traffic = Traffic()
@@ -155,12 +160,15 @@ class GrpcioServer:
         *,
         counted: bool,
     ) -> bytes | Refusal:
+        late = pool.late and not row.always_admitted
+        if late and counted and (held_back := self._engine.overload.refuse(row)) is not None:
+            return held_back
         call = _call(row.name, context, sidecar=self._sidecar)
         # Envoy cannot take a denial elsewhere: its rows are answered until the connection says that it ends.
         if not counted and row.denials is None:
             return self._engine.refuse(row, call, Unavailable("this replica drains", Reason.SHUTTING_DOWN))
-        if pool.depth > self._queue_cap:
-            return self._engine.refuse(row, call, Exhausted("too many calls wait", Reason.OVERLOADED))
+        if late:
+            return self._engine.refuse(row, call, Exhausted(TEXT, Reason.OVERLOADED))
         return self._engine.serve(row, call, request, runner)
 
     def _stream(

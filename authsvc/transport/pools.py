@@ -7,6 +7,7 @@ so by `blocking`, and a spare one works meanwhile.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -30,8 +31,12 @@ class WorkPool(futures.ThreadPoolExecutor):
     its queue are these.
     """
 
-    def __init__(self, threads: int, name: str) -> None:
+    def __init__(self, threads: int, name: str, *, most_waiting: int = sys.maxsize) -> None:
+        """A call that comes when `most_waiting` wait is `late`: it runs at once, in a thread for such calls alone."""
         super().__init__(max_workers=threads, thread_name_prefix=name)
+        self._most_waiting = most_waiting
+        self._local = threading.local()
+        self._late = futures.ThreadPoolExecutor(1, f"{name}-late", initializer=self._begin_late)
         self._size = threads
         self._name = name
         self._work: SimpleQueue[tuple[futures.Future[Any], Callable[[], Any]] | None] = SimpleQueue()
@@ -46,8 +51,15 @@ class WorkPool(futures.ThreadPoolExecutor):
         """How many calls no thread has taken up yet."""
         return self._work.qsize()
 
+    @property
+    def late(self) -> bool:
+        """Whether the call that this thread carries came when too many waited: it is to be refused, and quickly."""
+        return getattr(self._local, "late", False)
+
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> futures.Future[_T]:
         """Queue a call; a thread is started where none is idle, so that there are never more than were busy at once."""
+        if self.depth >= self._most_waiting:
+            return self._late.submit(fn, *args, **kwargs)
         future: futures.Future[_T] = futures.Future()
         if self._closed:
             raise RuntimeError("the pool is shut down")
@@ -79,6 +91,7 @@ class WorkPool(futures.ThreadPoolExecutor):
                 item = self._work.get()
                 if item is not None:
                     item[0].cancel()
+        self._late.shutdown(wait, cancel_futures=cancel_futures)
         with self._count_lock:
             threads = tuple(self._alive)
         for _ in threads:
@@ -87,6 +100,9 @@ class WorkPool(futures.ThreadPoolExecutor):
             for thread in threads:
                 thread.join()
         super().shutdown(wait=wait)
+
+    def _begin_late(self) -> None:
+        self._local.late = True
 
     def _grow(self) -> None:
         with self._count_lock:

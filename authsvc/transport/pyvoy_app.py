@@ -19,6 +19,7 @@ from authsvc.api.calls import Call, Received, Refusal
 from authsvc.api.engine import Engine
 from authsvc.api.errors import Code
 from authsvc.api.method_table import Kind, Row
+from authsvc.api.overload import TEXT
 from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
 from authsvc.transport import grpc_framing as framing
 from authsvc.transport.grpc_framing import ClientLeft, Event, Head, Receive
@@ -28,8 +29,11 @@ from authsvc.transport.streams import Stream, Streams
 from authsvc.transport.waits import CLOCK_SECONDS, WaitRunner, Waits
 
 STREAMS: Final = 5_000
-CALLS: Final = 10_000
-"""Calls and streams that may be open at once; those beyond are refused, each in its row's way."""
+"""Streams that may be open at once; those beyond are refused, each in its row's way."""
+CALLS: Final = 512
+"""Calls that may be open at once, the same: less than a tenth of a second's work, and who waits longer has mostly given
+up, as an Envoy does that asks for 200 ms.
+"""
 
 SWEEP_SECONDS: Final = 0.25
 HEARTBEAT_SECONDS: Final = 10.0
@@ -115,21 +119,25 @@ class GrpcApplication:
 
     async def _unary(self, row: Row, scope: Scope, receive: Receive) -> Events:
         call: Call | None = None
+        late = self._in_flight > self._most_calls and self._is_late(row)
+        if late and (held_back := self._engine.overload.refuse(row)) is not None:
+            return _events(held_back)
         try:
             head = Head(scope["headers"])
             if not head.is_grpc:
                 return framing.NOT_GRPC
             call = self._call(row, scope, head)
-            self._admit()
+            if self._refusing:
+                raise Unavailable("this replica drains", Reason.SHUTTING_DOWN)
+            if late:
+                raise Exhausted(TEXT, Reason.OVERLOADED)
             request = await self._request(row, receive, call.deadline)
             answer = await self._engine.answer(row, call, request, WaitRunner(self._waits, receive))
         except ClientLeft:
             raise
         except BaseException as fault:  # noqa: BLE001 - the caller gets a status, whatever it is (STANDARDS U3, E2)
             answer = self._refused(row, call or Call(row.name), fault)
-        if isinstance(answer, bytes):
-            return (framing.START, {"type": "http.response.body", "body": framing.framed(answer)}, framing.OK)
-        return (framing.START, framing.EMPTY, framing.trailers(answer))
+        return _events(answer)
 
     async def _request(self, row: Row, receive: Receive, deadline: float | None) -> Received:
         """The message of a unary call, within its deadline (monotonic) or else the row's."""
@@ -212,11 +220,10 @@ class GrpcApplication:
             None if head.timeout is None else time.monotonic() + head.timeout,
         )
 
-    def _admit(self) -> None:
-        if self._refusing:
-            raise Unavailable("this replica drains", Reason.SHUTTING_DOWN)
-        if self._in_flight > self._most_calls:
-            raise Exhausted("too many calls are open", Reason.OVERLOADED)
+    def _is_late(self, row: Row) -> bool:
+        """Whether a call came when too many wait; those that are open as streams do not."""
+        waiting = self._in_flight - self._streams.count
+        return waiting > self._most_calls and not row.always_admitted and not self._refusing
 
     def _tell_if_quiet(self) -> None:
         if self._quiet is not None and not self._in_flight:
@@ -266,6 +273,13 @@ class GrpcApplication:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _events(answer: bytes | Refusal) -> Events:
+    """The whole answer to a unary call."""
+    if isinstance(answer, bytes):
+        return (framing.START, {"type": "http.response.body", "body": framing.framed(answer)}, framing.OK)
+    return (framing.START, framing.EMPTY, framing.trailers(answer))
 
 
 def _end_at(deadline: float, stream: Stream) -> None:

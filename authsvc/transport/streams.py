@@ -98,6 +98,11 @@ class Streams:
         self._strangers: Counter[str] = Counter()
         self._refusing = False
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     @contextmanager
     def holding(self, stream: Stream, row: Row, peer_address: str) -> Iterator[None]:
         """Counts a stream while the block runs and ends it afterwards, at once where the transport drains.

@@ -23,7 +23,7 @@ from tests.support.embedded import Caller, Refused
 from tests.support.load import CHECK, CONSUME, ENDS, ISSUE, REVOKE, Load
 from tests.support.ports import free_port, is_listening
 from tests.support.postgresql import Postgres, postgres
-from tests.support.process import Serving, command, page, refused_start, serving
+from tests.support.process import Serving, children, command, page, refused_start, serving
 from tests.support.redis import Store, store
 from tests.support.scale import scale
 from tests.support.servers import running
@@ -69,11 +69,6 @@ def transport(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     skip_where_missing(name)
     return name
-
-
-def children(pid: int) -> list[int]:
-    """Processes that a process has started, oldest first, those included that have ended and nobody waited for."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def state(pid: int) -> str:

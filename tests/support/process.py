@@ -173,6 +173,11 @@ def refused_start(directory: Path, *flags: str, settings: Mapping[str, str] | No
     return ended.returncode, ended.stderr.splitlines()
 
 
+def children(pid: int) -> list[int]:
+    """Processes that a process has started, oldest first, those included that have ended and nobody waited for."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def _queued_seconds(pid: int) -> float:
     """How long the main thread was ready to run and did not get to; 0 where the kernel does not count it."""
     with suppress(OSError):

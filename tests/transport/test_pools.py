@@ -39,6 +39,24 @@ def test_no_more_threads_work_than_were_asked_for() -> None:
     pool.shutdown()
 
 
+def test_a_call_that_comes_when_enough_wait_runs_at_once_and_knows_that_it_is_late() -> None:
+    pool, gate, at_work = WorkPool(1, "t", most_waiting=2), threading.Event(), threading.Semaphore(0)
+
+    def work() -> bool:
+        at_work.release()
+        gate.wait(10)
+        return pool.late
+
+    held = [pool.submit(work)]
+    assert at_work.acquire(timeout=5)
+    held += [pool.submit(work) for _ in range(2)]
+    assert pool.submit(lambda: pool.late).result(5)
+    gate.set()
+    assert [one.result(5) for one in held] == [False, False, False]
+    assert not pool.submit(lambda: pool.late).result(5)
+    pool.shutdown()
+
+
 def test_an_idle_thread_is_used_before_another_is_started() -> None:
     pool, gate, at_work = WorkPool(100, "t"), threading.Event(), threading.Semaphore(0)
     for _ in range(200):
