@@ -80,7 +80,7 @@ class AdminCredentials:
     client_id: str
     client_secret: str
     certificate: str = ""
-    """PEM of the server's certificate, which the command line then pins; empty on plain loopback."""
+    """PEM of the certificate by which the command line then knows the server; empty without TLS."""
     pin: str = ""
     """`sha256/...` of that certificate's public key, for clients that pin."""
 
