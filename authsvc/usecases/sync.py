@@ -35,6 +35,9 @@ A_TURN = 50
 MOST_HELD = 32
 """Revisions that a report tells apart."""
 
+MOST_IDLE = 16
+"""Acknowledgements that say nothing new, between two answers: more are a flood."""
+
 _FIELD = "acknowledgement.revision"
 
 
@@ -56,6 +59,7 @@ class Watcher:
         """The newest revision that it said it holds."""
         self._sent: Revision | None = None
         self._newest: Order = (0, 0)
+        self._idle = 0
         self._tell = acknowledged
         self._fault: BaseException | None = None
         self._woken = asyncio.Event()
@@ -73,7 +77,7 @@ class Watcher:
         self._newest = max(self._newest, target.revision.order)
 
     def acknowledge(self, text: str) -> None:
-        """It says that it holds a revision; raises InvalidRequest where that was never sent.
+        """It says that it holds a revision; raises InvalidRequest where that was never sent, or said again and again.
 
         One that is above a state which went back since is passed over.
         """
@@ -83,6 +87,10 @@ class Watcher:
         if revision.order <= self._sent.order and (self.acknowledged is None or revision.order > self.acknowledged):
             self.acknowledged = revision.order
             self._tell()
+            return
+        self._idle += 1
+        if self._idle > MOST_IDLE:
+            raise InvalidRequest.of(_FIELD, "says nothing new, again and again")
 
     def wake(self) -> None:
         """Let it look for something new, or for its end."""
@@ -103,6 +111,7 @@ class Watcher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
+        self._idle = 0
         woken = self._woken.is_set()
         self._woken.clear()
         return woken

@@ -56,8 +56,8 @@ class SyncServiceServicer:
         The first request is `open`, all later ones are `acknowledgement`. An answer comes at least every 10 s.
         Whoever has heard nothing for `max_stale`, less the `age` of what it heard last, asks the service
         (VerifyToken, Authorize) or refuses.
-        Errors: INVALID_ARGUMENT (REQUEST_INVALID) for requests out of this order, or an acknowledgement of what this
-        stream did not send; RESOURCE_EXHAUSTED (OVERLOADED) with RetryInfo above 5,000 watchers a worker; UNAVAILABLE
+        Errors: INVALID_ARGUMENT (REQUEST_INVALID) for requests out of this order, an acknowledgement of what this
+        stream did not send, or many that say nothing new; RESOURCE_EXHAUSTED (OVERLOADED) with RetryInfo above 5,000 watchers a worker; UNAVAILABLE
         (SHUTTING_DOWN) where the replica drains, (RECORD_UNAVAILABLE) where it follows the record no more or
         is behind `known_revision`. Reconnect after each but INVALID_ARGUMENT and PERMISSION_DENIED.
         """

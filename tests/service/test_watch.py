@@ -15,11 +15,12 @@ from authsvc.clock import FakeClock
 from authsvc.core.revocations import RevocationKind, revocation_digest
 from authsvc.core.roles_builtin import AUDITOR, CALLER, OPERATOR
 from authsvc.ports.record import Revocation
+from authsvc.usecases.sync import MOST_IDLE
 from authsvc.v1 import key_admin_pb2, key_pb2, policy_admin_pb2, sync_pb2, token_pb2
-from tests.support.embedded import ISSUER, Embedded, embedded
+from tests.support.embedded import ISSUER, Embedded, embedded, refused
 from tests.support.record_values import NOW, POLICY, draft
 from tests.support.waiting import wait_for
-from tests.support.watching import Watching, acknowledging, number, opening, watching
+from tests.support.watching import METHOD, Watching, acknowledging, number, opening, watching
 
 Name = Callable[[str], str]
 TOKEN = sync_pb2.REVOCATION_KIND_TOKEN
@@ -220,6 +221,26 @@ def test_a_state_that_was_never_sent_cannot_be_acknowledged(service: Embedded, t
         above = f"{watcher.revision.rpartition('.')[0]}.{number(watcher.revision) + 1}"
         watcher.send(acknowledging(above))
         assert watcher.end().fields == ("acknowledgement.revision",)
+
+
+@pytest.mark.standard("U3")
+def test_a_flood_of_acknowledgements_ends_the_stream(service: Embedded, token: str) -> None:
+    with watching(service.call.channel, token) as watcher:
+        watcher.heard(1)
+        for _ in range(MOST_IDLE + 2):
+            watcher.send(acknowledging(watcher.revision))
+        assert watcher.end().fields == ("acknowledgement.revision",)
+
+
+@pytest.mark.standard("U3")
+@pytest.mark.parametrize("place", [0, 1])
+def test_undecodable_bytes_end_the_stream_wherever_they_come(service: Embedded, token: str, place: int) -> None:
+    requests = [opening().SerializeToString(), opening().SerializeToString()]
+    requests[place] = b"\xff\xff"
+    call = service.call.channel.stream_stream(METHOD, request_serializer=None, response_deserializer=None)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(iter(requests), metadata=(("authorization", f"Bearer {token}"),), timeout=10))
+    assert refused(caught.value).reason == "REQUEST_UNDECODABLE"
 
 
 @pytest.mark.standard("U11", "U2")
