@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 import hiredis
 
-_LATE_S = 0.002
 _AGAIN_S = 0.001
+"""A loop that was busy until a deadline runs its timers before it reads: so each deadline is looked at twice, and what
+lies in the socket is read between the two."""
 _NOTHING = object()
 
 Part = bytes | str | int
@@ -35,6 +38,14 @@ TIMED_OUT = "TIMED_OUT"
 CONNECTION_LOST = "CONNECTION_LOST"
 
 
+@dataclass(slots=True)
+class _Turn:
+    """Calls that were written together: when, and how many of them are owed a reply."""
+
+    at: float
+    owed: int
+
+
 class RedisConnection(asyncio.Protocol):
     """A connection, bound to the loop that made it.
 
@@ -46,18 +57,20 @@ class RedisConnection(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader(notEnoughData=_NOTHING, replyError=_fault, protocolError=_fault)
-        self._owed: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._owed: deque[asyncio.Future[Any]] = deque()
         self._unsent: list[bytes] = []
+        self._turns: deque[_Turn] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._deadline_s = 0.0
         self._stall_s = 0.0
-        self._due = 0.0
-        self._looked_again = False
         self.closed: asyncio.Future[str] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
 
     def limit_time(self, deadline_s: float, stall_s: float) -> None:
-        """From now on a call fails after `deadline_s`, and the connection once a reply is owed for `stall_s`."""
+        """From now on a call fails after `deadline_s`, and the connection once a reply is owed for `stall_s`.
+
+        Both run from when the call was written: how long this loop took until then is not the store's doing.
+        """
         self._deadline_s, self._stall_s = deadline_s, stall_s
 
     def call(self, parts: Sequence[Part]) -> asyncio.Future[Any]:
@@ -72,9 +85,7 @@ class RedisConnection(asyncio.Protocol):
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(hiredis.pack_command(tuple(parts)))  # type: ignore[arg-type]  # its tuple is of any length
-        self._owed.append((future, self._loop.time()))
-        if self._timer is None and self._deadline_s:
-            self._wake(self._loop.time() + self._deadline_s)
+        self._owed.append(future)
         return future
 
     def close(self, why: str) -> None:
@@ -86,8 +97,9 @@ class RedisConnection(asyncio.Protocol):
             self._timer.cancel()
         if self._transport is not None:
             self._transport.abort()
+        self._turns.clear()
         while self._owed:
-            future, _ = self._owed.popleft()
+            future = self._owed.popleft()
             if not future.done():
                 future.set_exception(StoreFault(CONNECTION_LOST, why))
 
@@ -102,14 +114,17 @@ class RedisConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Give each reply to the oldest call that is owed one."""
-        reader = self._reader
+        reader, turns = self._reader, self._turns
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not _NOTHING:
-                if not self._owed:
+                if not turns:
                     self.close("a reply that nobody asked for")
                     return
-                future, _ = self._owed.popleft()
+                turns[0].owed -= 1
+                if not turns[0].owed:
+                    turns.popleft()
+                future = self._owed.popleft()
                 if future.done():
                     continue
                 if isinstance(reply, StoreFault):
@@ -121,38 +136,42 @@ class RedisConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         sent, self._unsent = self._unsent, []
-        if self._transport is not None and not self.closed.done():
-            self._transport.write(b"".join(sent))
+        if self._transport is None or self.closed.done():
+            return
+        self._transport.write(b"".join(sent))
+        now = self._loop.time()
+        self._turns.append(_Turn(now, len(sent)))
+        if self._timer is None and self._deadline_s:
+            self._wake(now + self._deadline_s)
+
+    def _wake(self, due: float) -> None:
+        self._timer = self._loop.call_at(due - _AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = self._loop.call_later(_AGAIN_S, self._look)
 
     def _look(self) -> None:
         """Fail the calls whose time is over, and give the connection up where the store has stalled."""
         self._timer = None
-        if not self._owed:
+        if not self._turns:
             return
         now = self._loop.time()
-        if now - self._due > _LATE_S and not self._looked_again:
-            # The loop itself was late: a reply may lie in the socket, and is read before anybody is failed.
-            self._looked_again = True
-            self._wake(now + _AGAIN_S)
-            return
-        self._looked_again = False
-        oldest = self._owed[0][1]
+        oldest = self._turns[0].at
         if now - oldest >= self._stall_s:
             self.close("the store has stalled")
             return
-        due = oldest + self._stall_s
-        for future, sent in self._owed:
-            if sent + self._deadline_s > now:
-                due = min(due, sent + self._deadline_s)
+        late = 0
+        # Looked at again within a deadline, whatever is owed longest: for the calls that come meanwhile.
+        due = min(oldest + self._stall_s, now + self._deadline_s)
+        for turn in self._turns:
+            if turn.at + self._deadline_s > now:
+                due = min(due, turn.at + self._deadline_s)
                 break
+            late += turn.owed
+        for future in islice(self._owed, late):
             if not future.done():
                 future.set_exception(StoreFault(TIMED_OUT))
-        # Looked at again within a deadline, whatever is owed longest: for the calls that come meanwhile.
-        self._wake(min(due, now + self._deadline_s))
-
-    def _wake(self, due: float) -> None:
-        self._due = due
-        self._timer = self._loop.call_at(due, self._look)
+        self._wake(due)
 
 
 def _fault(text: str) -> StoreFault:

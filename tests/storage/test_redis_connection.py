@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 
 from authsvc.core.limits import LimitRule
 from authsvc.core.rates import Rate
@@ -91,6 +93,42 @@ async def test_what_one_turn_of_the_loop_asks_goes_out_together_and_each_gets_it
         replies = await asyncio.gather(*calls, return_exceptions=True)
         assert [reply for reply in replies if isinstance(reply, int)] == [n for n in range(100) if n != 7]
         assert len(reads) == 1
+
+
+@pytest.mark.standard("R10")
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_loop_that_was_busy_itself_fails_no_call_whose_reply_has_come(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    with store() as one:
+
+        async def ask() -> list[object]:
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(lambda: RedisConnection(loop), "127.0.0.1", one.port)
+            connection.limit_time(0.05, 5.0)
+            replies = []
+            for before, after in ((0.0, 0.052), (0.0, 0.1), (0.1, 0.0), (0.1, 0.1)):
+                calls = [connection.call(("PING",))]
+                spend(before)
+                await asyncio.sleep(0)
+                spend(after)
+                replies += await asyncio.gather(*calls, return_exceptions=True)
+            connection.close("the test is over")
+            await connection.gone
+            return replies
+
+        loop = factory()
+        try:
+            assert loop.run_until_complete(ask()) == [b"PONG"] * 4
+        finally:
+            loop.close()
+
+
+def spend(seconds: float) -> None:
+    """Keep the processor, as a batch or a collection of garbage does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
 
 
 @pytest.mark.standard("R7")
