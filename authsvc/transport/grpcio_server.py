@@ -25,7 +25,7 @@ from authsvc.api.method_table import BATCH_BYTES, Kind, Row
 from authsvc.api.overload import TEXT
 from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
 from authsvc.core.values import Revision
-from authsvc.transport.listening import CONNECTION_AGE_SECONDS, ListenFault
+from authsvc.transport.listening import CONNECTION_AGE_SECONDS, ListenFault, Peers
 from authsvc.transport.peers import HEADER, SPIFFE, of_sidecar
 from authsvc.transport.pools import WorkPool
 from authsvc.transport.streams import Stream, Streams
@@ -54,6 +54,7 @@ REFUSING_SECONDS = 3.0
 
 _STATUS_DETAILS = "grpc-status-details-bin"
 _CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_NOBODY = Peers.NOBODY
 _FOREVER = 10 * 365 * 86_400.0
 """A deadline this far away was not given."""
 
@@ -81,7 +82,7 @@ class GrpcioServer:
         # A few more than the cap, so that a stream beyond it finds a thread to be refused by.
         self._streaming = WorkPool(stream_threads + 4, "stream")
         self._traffic = Traffic()
-        self._sidecar = False
+        self._peers = Peers.NOBODY
         self._streams = Streams(stream_threads)
         self._server = grpc.server(
             self._plain,
@@ -94,7 +95,7 @@ class GrpcioServer:
 
         `sidecar`: calls come through one on this machine, and others are refused.
         """
-        self._sidecar = sidecar
+        self._peers = Peers.SIDECAR if sidecar else Peers.NOBODY if tls is None else Peers.CERTIFICATE
         try:
             if tls is None:
                 port = self._server.add_insecure_port(address)
@@ -163,7 +164,7 @@ class GrpcioServer:
         late = pool.late and not row.always_admitted
         if late and counted and (held_back := self._engine.overload.refuse(row)) is not None:
             return held_back
-        call = _call(row.name, context, sidecar=self._sidecar)
+        call = _call(row.name, context, self._peers)
         # Envoy cannot take a denial elsewhere: its rows are answered until the connection says that it ends.
         if not counted and row.denials is None:
             return self._engine.refuse(row, call, Unavailable("this replica drains", Reason.SHUTTING_DOWN))
@@ -196,7 +197,7 @@ class GrpcioServer:
     ) -> Iterator[bytes | Refusal]:
         source = requests if row.kind is Kind.BIDI else (requests,)
         threading.Thread(target=self._read, args=(stream, source), name="stream-reader", daemon=True).start()
-        call = _call(row.name, context, stream, sidecar=self._sidecar)
+        call = _call(row.name, context, self._peers, stream)
         answers = self._engine.stream(row, call, stream.requests(), runner)
         try:
             while (answer := self._on_loop(_next(answers))) is not None:
@@ -285,7 +286,7 @@ def _refuse(context: grpc.ServicerContext, refused: Refusal) -> bytes:
     return b""
 
 
-def _call(method: str, context: grpc.ServicerContext, stream: Stream | None = None, *, sidecar: bool) -> Call:
+def _call(method: str, context: grpc.ServicerContext, peers: Peers, stream: Stream | None = None) -> Call:
     metadata: dict[str, str | bytes] = {}
     authorization: tuple[str, ...] = ()
     for key, value in context.invocation_metadata():
@@ -297,15 +298,18 @@ def _call(method: str, context: grpc.ServicerContext, stream: Stream | None = No
     # Nobody else is to look at it: it counts behind a sidecar only, and is anybody's word elsewhere.
     forwarded = metadata.pop(HEADER, "")
     address = _address(context.peer())
+    identities: tuple[str, ...] = ()
+    if peers is not _NOBODY:
+        identities = of_sidecar(address, str(forwarded).encode()) if peers is Peers.SIDECAR else _identities(context)
     return Call(
-        method=method,
-        peer_address=address,
-        peer_identities=of_sidecar(address, str(forwarded).encode()) if sidecar else _identities(context),
-        authorization=authorization,
-        metadata=metadata,
-        deadline=None if remaining > _FOREVER else time.monotonic() + remaining,
-        cancelled=stream.ended if stream is not None else lambda: not context.is_active(),
-        on_end=stream.on_end if stream is not None else functools.partial(_on_end, context),
+        method,
+        address,
+        identities,
+        authorization,
+        metadata,
+        None if remaining > _FOREVER else time.monotonic() + remaining,
+        stream.ended if stream is not None else lambda: not context.is_active(),
+        stream.on_end if stream is not None else functools.partial(_on_end, context),
     )
 
 
