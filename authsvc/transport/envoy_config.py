@@ -37,7 +37,7 @@ _MANAGER = f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionMa
 
 
 @dataclass(frozen=True, slots=True)
-class EnvoyTls:
+class ListenerTls:
     """How the listener speaks TLS."""
 
     minimum: TlsVersion
@@ -57,7 +57,7 @@ class EnvoyPlan:
     """`module:attribute` of the ASGI application, as pyvoy imports it."""
     folder: Path
     """A folder of our own: the administration socket and the TLS secrets lie there."""
-    tls: EnvoyTls | None = None
+    tls: ListenerTls | None = None
     sidecar: bool = False
     """Whether callers come through a sidecar of this machine, which says who they are."""
     reuse_port: bool = False
@@ -186,7 +186,7 @@ def _application(plan: EnvoyPlan) -> dict[str, Any]:
     }
 
 
-def _tls(plan: EnvoyPlan, tls: EnvoyTls) -> dict[str, Any]:
+def _tls(plan: EnvoyPlan, tls: ListenerTls) -> dict[str, Any]:
     context: dict[str, Any] = {
         "alpn_protocols": ["h2"],
         "tls_params": {

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from authsvc.storage.secret_files import write_secret
-from authsvc.transport.envoy_config import LISTENER, EnvoyPlan, EnvoyTls, envoy_config, tls_secrets
+from authsvc.transport.envoy_config import LISTENER, EnvoyPlan, ListenerTls, envoy_config, tls_secrets
 from authsvc.transport.link import DESCRIPTOR, DRAIN, FOLDER, PEERS, REFUSE, START_SECONDS, Link, link
 from authsvc.transport.listening import CONNECTION_AGE_SECONDS, ListenFault, Peers
 from authsvc.transport.tls import LiveTls, TlsMaterial
@@ -101,15 +101,15 @@ class PyvoyServer:
         envoy, module, libpython = _parts()
         self._folder = Path(tempfile.mkdtemp(prefix="authsvc-", dir=_in_memory()))
         self._letter[FOLDER] = str(self._folder)
-        envoy_tls = None if tls is None else EnvoyTls(tls.minimum, tls.current.client_ca is not None)
-        certificates = envoy_tls is not None and envoy_tls.client_certificates
+        listener_tls = None if tls is None else ListenerTls(tls.minimum, tls.current.client_ca is not None)
+        certificates = listener_tls is not None and listener_tls.client_certificates
         self._letter[PEERS] = Peers.SIDECAR if sidecar else Peers.CERTIFICATE if certificates else Peers.NOBODY
         plan = EnvoyPlan(
             address,
             module,
             self._application,
             self._folder,
-            tls=envoy_tls,
+            tls=listener_tls,
             sidecar=sidecar,
             reuse_port=self._reuse_port,
             connection_age=self._connection_age,

@@ -18,7 +18,7 @@ import grpc
 import pytest
 
 from authsvc.config import TlsVersion
-from authsvc.transport.envoy_config import EnvoyPlan, EnvoyTls, envoy_config, tls_secrets
+from authsvc.transport.envoy_config import EnvoyPlan, ListenerTls, envoy_config, tls_secrets
 from authsvc.transport.link import StartFault
 from authsvc.transport.listening import ListenFault
 from authsvc.transport.pyvoy_app import GrpcApplication
@@ -61,8 +61,8 @@ def test_envoy_itself_accepts_the_configuration(tmp_path: Path, certificates: Ce
     envoy, module, libpython = _parts()
     application = "tests.support.scenario:alone"
     material = live(certificates.files).current
-    envoy_tls = EnvoyTls(TlsVersion.TLS_1_3, client_certificates=True) if tls else None
-    plan = EnvoyPlan("127.0.0.1:0", module, application, tmp_path, envoy_tls)
+    listener_tls = ListenerTls(TlsVersion.TLS_1_3, client_certificates=True) if tls else None
+    plan = EnvoyPlan("127.0.0.1:0", module, application, tmp_path, listener_tls)
     config = tmp_path / "envoy.json"
     config.write_text(json.dumps(envoy_config(plan)))
     for name, secret in tls_secrets(material).items():
