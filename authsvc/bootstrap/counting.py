@@ -102,10 +102,10 @@ def in_plaintext(url: str) -> bool:
 
 def _target(config: Config) -> RedisTarget:
     counters = config.counters
-    try:
-        tls = ssl.create_default_context(cafile=counters.ca) if counters.ca is not None else None
-    except OSError:  # ssl.SSLError is one
-        raise InvalidRequest.of("counters.ca", "cannot be read as certificates in PEM") from None
+    tls = None
+    if counters.ca is not None or counters.certificate is not None:
+        tls = partial(_tls, counters.ca, counters.certificate, counters.key)
+        tls()  # what is at fault now is refused now
     try:
         return parse_url(
             counters.url,
@@ -116,6 +116,24 @@ def _target(config: Config) -> RedisTarget:
         )
     except ValueError as fault:
         raise InvalidRequest.of("counters.url", str(fault)) from None
+
+
+def _tls(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+    """Read from the files anew, so that none of them needs a restart when it is renewed."""
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError:  # ssl.SSLError is one
+        raise InvalidRequest.of("counters.ca", "cannot be read as certificates in PEM") from None
+    if certificate is not None and key is not None:
+        secret_files.read_secret(key, "counters.key")
+        try:
+            # An empty password: a key that is encrypted would ask the terminal for one.
+            context.load_cert_chain(certificate, key, password="")
+        except OSError:
+            raise InvalidRequest.of(
+                "counters.certificate", "and counters.key cannot be read as a certificate and its key in PEM"
+            ) from None
+    return context
 
 
 def _password(file: Path | None, setting: str) -> Password:

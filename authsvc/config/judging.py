@@ -120,12 +120,14 @@ def _judge_counters(counters: Counters, faults: list[FieldViolation]) -> None:
     elif ":" in url.partition("://")[2].rpartition("@")[0]:
         text = "holds a password: put that into a file, and name it in counters.password_file"
         faults.append(FieldViolation("counters.url", text))
-    files = ("password_file", "sentinel_password_file", "ca")
+    files = ("password_file", "sentinel_password_file", "ca", "certificate", "key")
     faults.extend(
         FieldViolation(f"counters.{name}", "goes with a counters.url of a store")
         for name in files
         if url == MEMORY and getattr(counters, name) is not None
     )
+    if (counters.certificate is None) != (counters.key is None):
+        faults.append(FieldViolation("counters.certificate", "goes with counters.key, both or neither"))
     if not 1 <= counters.deadline <= 1_000:
         faults.append(FieldViolation("counters.deadline", "is not between 1ms and 1s"))
 

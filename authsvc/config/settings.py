@@ -166,6 +166,8 @@ class Counters:
     password_file: Path | None = _doc("the store's password; read anew at each connection.", None)
     sentinel_password_file: Path | None = _doc("the Sentinels' password, where they ask for one.", None)
     ca: Path | None = _doc("CA bundle of `rediss`, PEM; unset: the system's authorities.", None)
+    certificate: Path | None = _doc("the certificate that we show to `rediss`, PEM.", None)
+    key: Path | None = _doc("its private key, PEM; readable by owner and group at most.", None)
     on_failure: OnFailure = _doc(
         "what a rule that does not say does while the store is out of reach: `open` lets through, `closed` refuses, "
         "`local` gives each replica its share.",

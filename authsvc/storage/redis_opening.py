@@ -48,8 +48,9 @@ async def eviction_policy(connection: RedisConnection) -> str:
 async def _dial(target: RedisTarget, address: Address) -> RedisConnection:
     loop = asyncio.get_running_loop()
     host, port = address
+    tls = None if target.tls is None else target.tls()
     _, connection = await loop.create_connection(
-        lambda: RedisConnection(loop), host, port, ssl=target.tls, server_hostname=host if target.tls else None
+        lambda: RedisConnection(loop), host, port, ssl=tls, server_hostname=host if tls else None
     )
     return connection
 

@@ -21,6 +21,8 @@ STALLS = 5
 Address = tuple[str, int]
 Password = Callable[[], str]
 """Gives the password; asked at each connection, so that it changes without a restart. Empty: none is sent."""
+Tls = Callable[[], ssl.SSLContext]
+"""Gives what TLS is spoken with; asked at each connection likewise."""
 
 
 def no_password() -> str:
@@ -41,7 +43,7 @@ class RedisTarget:
     username: str = ""
     password: Password = no_password
     sentinel_password: Password = no_password
-    tls: ssl.SSLContext | None = None
+    tls: Tls | None = None
     deadline_s: float = DEADLINE_S
 
     @property
@@ -55,7 +57,7 @@ def parse_url(
     *,
     password: Password = no_password,
     sentinel_password: Password = no_password,
-    tls: ssl.SSLContext | None = None,
+    tls: Tls | None = None,
     deadline_s: float = DEADLINE_S,
 ) -> RedisTarget:
     """Read `redis://[USER@]HOST[:PORT][/DB]` or `redis+sentinel://[USER@]HOST,HOST/MASTER[/DB]`; `rediss` is TLS.
@@ -75,7 +77,7 @@ def parse_url(
     if user and password is no_password:
         raise ValueError("names a user, who needs counters.password_file")
     if tls is not None and scheme == "redis":
-        raise ValueError("is not of rediss, and so nothing is verified by counters.ca")
+        raise ValueError("is not of rediss, and so nothing is verified by counters.ca or proved by a certificate")
     port = SENTINEL_PORT if kind else PORT
     addresses = tuple(_address(host, port) for host in hosts.split(","))
     path = [part for part in parts.path.split("/") if part]
@@ -91,7 +93,7 @@ def parse_url(
         username=unquote(user),
         password=password,
         sentinel_password=sentinel_password,
-        tls=(tls or ssl.create_default_context()) if scheme == "rediss" else None,
+        tls=(tls or ssl.create_default_context) if scheme == "rediss" else None,
         deadline_s=deadline_s,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,11 @@ def tls(folder: Path, stack: ExitStack) -> RedisTarget:
     names = [files["server.tls.certificate"], files["server.tls.key"], files["server.client_ca"]]
     options = ["--tls-cert-file", names[0], "--tls-key-file", names[1], "--tls-ca-cert-file", names[2]]
     found = stack.enter_context(store(*options, "--tls-auth-clients", "no", plain=False, binary=debian(REDIS)))
-    context = ssl.create_default_context(cadata=authority.pem.decode())
-    return parse_url(f"rediss://localhost:{found.port}/1", tls=context)
+    return parse_url(f"rediss://localhost:{found.port}/1", tls=partial(trusting, authority))
+
+
+def trusting(authority: Authority) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=authority.pem.decode())
 
 
 @pytest.fixture(scope="module", params=[single, valkey, sentinel, acl, tls], ids=lambda kind: kind.__name__)

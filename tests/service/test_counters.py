@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from pathlib import Path
@@ -16,8 +17,8 @@ from authsvc.core.errors import InvalidRequest
 from authsvc.v1 import limit_pb2
 from tests.support.pki import Authority
 from tests.support.process import Serving, refused_start, serving
-from tests.support.redis import store
-from tests.support.waiting import wait_for
+from tests.support.redis import REDIS, debian, store
+from tests.support.waiting import wait_for, wait_for_async
 
 POLICY = """
 version: 1
@@ -112,6 +113,17 @@ def test_a_start_does_not_wait_for_the_store(tmp_path: Path) -> None:
         ({"counters.url": "redis://h/secret"}, "counters.url", "path"),
         ({"counters.url": "rediss://h", "counters.ca": "/dev/null"}, "counters.ca", "PEM"),
         ({"counters.url": "redis://h", "counters.ca": "CA"}, "counters.url", "is not of rediss"),
+        ({"counters.url": "rediss://h", "counters.certificate": "CA"}, "counters.certificate", "both or neither"),
+        (
+            {"counters.url": "rediss://h", "counters.certificate": "CA", "counters.key": "READABLE"},
+            "counters.key",
+            "chmod o-rwx",
+        ),
+        (
+            {"counters.url": "rediss://h", "counters.certificate": "CA", "counters.key": "CA"},
+            "counters.certificate",
+            "certificate and its key",
+        ),
         ({"counters.url": "redis://h", "counters.password_file": "/nowhere"}, "counters.password_file", "cannot read"),
         ({"counters.url": "redis://h", "counters.password_file": "READABLE"}, "counters.password_file", "chmod o-rwx"),
         ({"counters.password_file": "/nowhere"}, "counters.password_file", "goes with"),
@@ -126,12 +138,44 @@ def test_settings_that_cannot_be_are_refused_by_name(
     (tmp_path / "READABLE").write_text("secret")
     (tmp_path / "READABLE").chmod(0o644)
     (tmp_path / "CA").write_bytes(Authority().pem)
+    (tmp_path / "CA").chmod(0o640)
     chosen = {name: str(tmp_path / value) if value.isupper() else value for name, value in settings.items()}
     with pytest.raises(InvalidRequest) as refused:
         count_by(load("", {}, chosen), FakeClock(), b"p" * 32, lambda *_: None, lambda: 1)
     told = {violation.field: violation.description for violation in refused.value.violations}
     assert text in told[field]
     assert "secret" not in str(told)
+
+
+@pytest.mark.standard("R9")
+def test_a_store_that_demands_certificates_is_shown_ours_and_renewed_ones_without_a_restart(tmp_path: Path) -> None:
+    authority, other = Authority(), Authority()
+    files = authority.write(tmp_path, "localhost", "authsvc")
+    server, server_key, ca = (files[f"server.{name}"] for name in ("tls.certificate", "tls.key", "client_ca"))
+    options = ("--tls-cert-file", server, "--tls-key-file", server_key, "--tls-ca-cert-file", ca)
+    ours, key = tmp_path / "ours.pem", tmp_path / "ours.key"
+    told: list[str] = []
+
+    def show(by: Authority) -> None:
+        for file, content in zip((ours, key), by.issue("authsvc"), strict=True):
+            file.touch(mode=0o600)
+            file.write_bytes(content)
+
+    async def counts() -> None:
+        show(other)
+        chosen = {"counters.ca": ca, "counters.certificate": str(ours), "counters.key": str(key)}
+        config = load("", {}, {"counters.url": f"rediss://localhost:{secured.port}", **chosen})
+        counting = count_by(config, FakeClock(), b"p" * 32, lambda kind, _: told.append(kind), lambda: 1)
+        await counting.start()
+        try:
+            assert told == ["counters.store_lost"]
+            show(authority)
+            await wait_for_async(lambda: told == ["counters.store_lost", "counters.store_back"])
+        finally:
+            await counting.stop()
+
+    with store(*options, plain=False, binary=debian(REDIS)) as secured:
+        asyncio.run(counts())
 
 
 def test_a_start_that_is_refused_says_why_in_a_line(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_a_url_that_says_something_else_is_refused_and_no_part_of_it_is_repeated
 
 def test_an_authority_without_tls_is_refused() -> None:
     with pytest.raises(ValueError, match="not of rediss"):
-        parse_url("redis://a", tls=ssl.create_default_context())
+        parse_url("redis://a", tls=ssl.create_default_context)
 
 
 @pytest.mark.standard("R5", "U8")

@@ -96,7 +96,7 @@ def test_the_master_that_sentinels_name_over_tls_is_counted_on(tmp_path: Path) -
 
     async def counted(port: int) -> bool:
         async with saying(names(port), tls=server) as sentinel:
-            target = parse_url(f"rediss+sentinel://127.0.0.1:{sentinel}/counters", tls=client)
+            target = parse_url(f"rediss+sentinel://127.0.0.1:{sentinel}/counters", tls=lambda: client)
             async with started(target) as (node, _):
                 return bool(await node.call(("PING",)) == b"PONG")
 
