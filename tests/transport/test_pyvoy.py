@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import stat
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import grpc
 import pytest
 
+from authsvc.bootstrap.certificates import TlsFiles
 from authsvc.config import TlsVersion
 from authsvc.transport.envoy_config import EnvoyPlan, ListenerTls, envoy_config, tls_secrets
 from authsvc.transport.link import StartFault
@@ -40,7 +42,7 @@ from tests.support.transports import (
     skip_where_missing,
 )
 from tests.support.waiting import wait_for
-from tests.transport.conftest import Certificates
+from tests.transport.conftest import Authority, Certificates, write_server
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +78,26 @@ def test_envoy_itself_accepts_the_configuration(tmp_path: Path, certificates: Ce
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.standard("U1")
+def test_an_envoy_that_has_ended_stops_no_other_from_getting_new_certificates(tmp_path: Path) -> None:
+    authority = Authority()
+    files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key")
+    write_server(files, authority)
+    tls = live(files)
+    with serving("pyvoy", tls) as ended:
+        assert isinstance(ended.server, PyvoyServer)
+        ended.server.process.kill()
+        ended.server.kill()
+        with serving("pyvoy", tls) as server:
+            write_server(files, authority)
+            tls.look()
+            tls.look()
+            assert tls.fault == ""
+            fresh = tls.current.chain.decode()
+            address = ("127.0.0.1", server.port)
+            wait_for(lambda: ssl.get_server_certificate(address, timeout=5) == fresh, 5.0)
 
 
 @pytest.mark.standard("U1")
