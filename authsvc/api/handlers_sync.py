@@ -1,7 +1,8 @@
 """SyncService.
 
 Owns: the one RPC, and the order of what a watcher hears. May import: `core`, `state`, `usecases`, `v1`, `api`. The
-caller is looked at anew before each answer, so nothing is sent to whom it is not for any more.
+caller is looked at anew before each answer, so nothing is sent to whom it is not for any more, but for one thing: who
+is refused because the key of its own token was revoked must hear just that, and be counted where it says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import TYPE_CHECKING
 
 from authsvc.api import convert_sync
 from authsvc.api.sync_encoding import Parts
-from authsvc.core.errors import Conflict, DeadlineExceeded, Exhausted, InvalidRequest, Reason, Unavailable
+from authsvc.core.errors import (
+    Conflict,
+    DeadlineExceeded,
+    Exhausted,
+    InvalidRequest,
+    Reason,
+    Unauthenticated,
+    Unavailable,
+)
 from authsvc.state.history import Position
 from authsvc.v1 import sync_pb2
 
@@ -32,6 +41,8 @@ OPEN_SECONDS = 10.0
 """How long a stream may be open without saying what for."""
 CATCH_UP_SECONDS = 5.0
 """How long a watcher waits for this replica to come to what it holds already."""
+FAREWELL_SECONDS = 2.0
+"""How long a caller that is refused since a key changed may acknowledge that; longer than RevokeKey waits for it."""
 
 
 class SyncHandlers:
@@ -65,7 +76,15 @@ class SyncHandlers:
         encoding, told, quiet = self._encoding, False, False
         while not context.call.cancelled():
             watcher.check()
-            context.look_again()
+            try:
+                context.look_again()
+            except Unauthenticated:
+                farewell = self._farewell(watcher)
+                if farewell is None:
+                    raise
+                yield farewell
+                await _while_connected(watcher, context, FAREWELL_SECONDS)
+                raise
             target = self._watchers.target
             if told and watcher.position == Position.of(target):
                 if quiet:
@@ -85,6 +104,16 @@ class SyncHandlers:
             async with aclosing(self._whole(watcher, context)) as parts:
                 async for part in parts:
                     yield part
+
+    def _farewell(self, watcher: Watcher) -> bytes | None:
+        """What a caller that is refused still hears: a change of a key, and what else came with it."""
+        encoding, held, target = self._encoding, watcher.position, self._watchers.renew()
+        if held is None or not encoding.changes_keys(held, target):
+            return None
+        if encoding.is_remote(watcher.interest, target) != watcher.remote:
+            return None
+        watcher.delivered(target, whole=False, remote=watcher.remote)
+        return encoding.delta(watcher.interest, held, target)
 
     async def _whole(self, watcher: Watcher, context: Context) -> AsyncGenerator[bytes, None]:
         encoding, interest = self._encoding, watcher.interest
@@ -126,6 +155,14 @@ class SyncHandlers:
 def _wake(loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
     """Calls end in whatever thread."""
     loop.call_soon_threadsafe(watcher.wake)
+
+
+async def _while_connected(watcher: Watcher, context: Context, seconds: float) -> None:
+    """Wait, unless the call ends before."""
+    until = time.monotonic() + seconds
+    while not context.call.cancelled() and (left := until - time.monotonic()) > 0:
+        watcher.check()
+        await watcher.wait(left)
 
 
 async def _first(requests: Requests, context: Context) -> sync_pb2.WatchRequest | None:

@@ -87,6 +87,11 @@ class SyncEncoding:
         """What changed since `known`; None where that is not remembered, so that a whole state is needed."""
         return self._once(target, ("delta", interest, known), lambda: self._delta(interest, known, target))
 
+    def changes_keys(self, known: Position, target: Snapshot) -> bool:
+        """Whether a key changed since `known`, as far as is remembered."""
+        moves = self._history.between(known, Position.of(target))
+        return moves is not None and moves.keys
+
     async def parts(self, target: Snapshot) -> Parts:
         """The parts that a whole state with revocations begins with, which may be of an earlier state."""
         if convert_sync.count(target.revocations) > self._most_marks:

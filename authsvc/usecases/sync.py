@@ -163,12 +163,17 @@ class Watchers:
             raise Exhausted("too many watchers are connected to this replica", Reason.OVERLOADED)
         watcher = Watcher(interest, known, self._acknowledged)
         self._watchers[watcher] = None
-        self._renew()
+        self.renew()
         try:
             yield watcher
         finally:
             del self._watchers[watcher]
             self._due.pop(watcher, None)
+
+    def renew(self) -> Snapshot:
+        """Let the target be the newest state, before it is everybody's turn; the target."""
+        self.target = self._tail.held
+        return self.target
 
     def held(self) -> tuple[tuple[Order, int], ...]:
         """How many watchers hold which revision, newest first; the oldest stand for all older than they."""
@@ -195,7 +200,7 @@ class Watchers:
     def _bring(self) -> None:
         """Bring everybody to the newest state; those who still wait from before come first."""
         self._gathering = None
-        self._renew()
+        self.renew()
         begun = bool(self._due)
         for watcher in self._watchers:
             self._due.setdefault(watcher)
@@ -208,9 +213,6 @@ class Watchers:
             watcher.wake()
         if self._due and self._loop is not None:
             self._loop.call_soon(self._wake_some)
-
-    def _renew(self) -> None:
-        self.target = self._tail.held
 
 
 def _nothing() -> None:

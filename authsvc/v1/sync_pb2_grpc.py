@@ -51,8 +51,9 @@ class SyncServiceServicer:
 
         Callers: `authsvc.sync:watch`. The caller is looked at anew before each answer: the stream ends with
         UNAUTHENTICATED (CALLER_UNAUTHENTICATED) at the first answer after its token expired or was revoked, with
-        PERMISSION_DENIED (CALLER_NOT_PERMITTED) after it lost the permission. Open another with a new token, and with
-        `known_revision` it goes on where this one ended.
+        PERMISSION_DENIED (CALLER_NOT_PERMITTED) after it lost the permission. Where that came with a change of a key, as
+        for a token whose own key was revoked, this is sent first and may be acknowledged for 2 s. Open another with a new
+        token, and with `known_revision` it goes on where this one ended.
         The first request is `open`, all later ones are `acknowledgement`. An answer comes at least every 10 s.
         Whoever has heard nothing for `max_stale`, less the `age` of what it heard last, asks the service
         (VerifyToken, Authorize) or refuses.

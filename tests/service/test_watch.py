@@ -261,6 +261,22 @@ def test_a_watcher_whose_own_token_is_revoked_hears_nothing_more(service: Embedd
         assert len(watcher.responses) == 1
 
 
+@pytest.mark.standard("K9", "U12")
+def test_a_watcher_whose_own_key_is_revoked_hears_of_it_and_is_counted_before_it_is_refused(fresh: Embedded) -> None:
+    with watching(fresh.call.channel, fresh.caller("watcher")) as watcher:
+        watcher.heard(1)
+        request = key_admin_pb2.RevokeKeyRequest(all_keys=True, reason="test")
+        revoked = fresh.call("KeyAdminService/RevokeKey", request, fresh.admin())
+        watcher.holds(revoked.revision)
+        assert set(watcher.keys.revoked_kids) == set(revoked.revoked_kids)
+        assert watcher.end().code is grpc.StatusCode.UNAUTHENTICATED
+        assert revoked.watchers == 1
+        heard = len(watcher.responses)
+        again = revoke(fresh, subject="user:later")
+        assert number(watcher.revision) < number(again)
+        assert len(watcher.responses) == heard == 2
+
+
 @pytest.mark.standard("U12")
 def test_a_watcher_that_loses_the_permission_hears_nothing_more(service: Embedded, name: Name) -> None:
     client = name("demoted")
