@@ -113,7 +113,7 @@ def address(port: int) -> dict[str, Any]:
 def before(port: int, data: Path, host: str, folder: Path) -> Iterator[tuple[Server, str]]:
     """An Envoy before a pod; its address."""
     listen, file = free_port(), folder / "envoy.json"
-    file.write_text(envoy_config(listen, port, data / "tls.crt", host))
+    file.write_text(envoy_config(listen, port, data / "tls-ca.crt", host))
     words = [str(find_envoy()), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
     with running(words, log=folder / "envoy.log", ready=lambda _: is_listening(listen)) as server:
         yield server, f"127.0.0.1:{listen}"

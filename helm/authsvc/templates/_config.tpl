@@ -37,6 +37,9 @@
 {{- if .Values.counters.existingSecret -}}
 {{- $_ := set $counters "password_file" (printf "%s/counters/password" $secrets) -}}
 {{- end -}}
+{{- if .Values.counters.sentinel.existingSecret -}}
+{{- $_ := set $counters "sentinel_password_file" (printf "%s/sentinel/password" $secrets) -}}
+{{- end -}}
 {{- if .Values.counters.ca.existingSecret -}}
 {{- $_ := set $counters "ca" (printf "%s/counters-ca/ca.crt" $secrets) -}}
 {{- end -}}

@@ -11,6 +11,9 @@
 {{- if .counters.existingSecret -}}
 {{- $found = append $found (list "counters" .counters.existingSecret .counters.key "password") -}}
 {{- end -}}
+{{- if .counters.sentinel.existingSecret -}}
+{{- $found = append $found (list "sentinel" .counters.sentinel.existingSecret .counters.sentinel.key "password") -}}
+{{- end -}}
 {{- if .counters.ca.existingSecret -}}
 {{- $found = append $found (list "counters-ca" .counters.ca.existingSecret .counters.ca.key "ca.crt") -}}
 {{- end -}}
