@@ -32,6 +32,9 @@ PART_MARKS = 1024 * 1024 // MARK_BYTES
 FEW_MARKS = 1_000
 """A state of no more needs no parts."""
 
+MOST_MADE = 64
+"""Answers that are kept for one state: watchers may begin at as many states as are remembered, few do."""
+
 _MICROSECONDS = 1_000_000
 
 
@@ -146,9 +149,12 @@ class SyncEncoding:
         """What was made already for this target, else made now."""
         if self._target != Position.of(target):
             self._target, self._made = Position.of(target), {}
-        if what not in self._made:
-            self._made[what] = make()
-        return self._made[what]
+        if what in self._made:
+            return self._made[what]
+        made = make()
+        if len(self._made) < MOST_MADE:
+            self._made[what] = made
+        return made
 
 
 def _encoded(target: Snapshot) -> tuple[bytes, ...]:

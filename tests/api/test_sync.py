@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from authsvc.api.sync_encoding import FEW_MARKS, MARK_BYTES, PART_MARKS, Parts, SyncEncoding
+from authsvc.api.sync_encoding import FEW_MARKS, MARK_BYTES, MOST_MADE, PART_MARKS, Parts, SyncEncoding
 from authsvc.core.errors import AuthsvcError, Exhausted, InvalidRequest, PermissionDenied, Reason, Unavailable
 from authsvc.core.revocations import RevocationKind, revocation_digest
 from authsvc.ports.change_log import Change, RevocationPut
@@ -161,6 +161,20 @@ def test_the_same_for_everybody_is_encoded_once(world: World) -> None:
     assert encoding.delta(Interest(keys=True, revocations=False), before, target) != encoding.delta(
         BOTH, before, target
     )
+
+
+@pytest.mark.standard("U3")
+def test_only_so_many_answers_are_kept_for_one_state_and_no_more_are_needed(world: World) -> None:
+    known = []
+    for number in range(MOST_MADE + 5):
+        known.append(Position.of(world.tail.held))
+        world.revoke(f"user:{number}")
+        world.move()
+    target = world.tail.held
+    deltas = [parsed(world.encoding.delta(BOTH, one, target)) for one in known]
+    assert [len(one.delta.revocations) for one in deltas] == list(range(MOST_MADE + 5, 0, -1))
+    kept = [world.encoding.delta(BOTH, one, target) is world.encoding.delta(BOTH, one, target) for one in known]
+    assert sum(kept) == MOST_MADE
 
 
 def test_so_many_watchers_are_woken_in_a_turn_of_the_loop_and_all_in_the_end(world: World) -> None:
