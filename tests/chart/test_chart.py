@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from authsvc import __version__
 from tests.support import pod_security
 from tests.support.chart import (
     CHART,
@@ -188,6 +189,44 @@ def test_the_headless_service_names_every_replica_and_its_ops_port(size: str) ->
     assert headless["selector"].items() <= labels.items()
     smoke = only(rendered(size), "Pod")["metadata"]["labels"]
     assert not headless["selector"].items() <= smoke.items(), "the pod of `helm test` is no replica"
+
+
+def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    """Whether a selector means an object of these labels."""
+    return selector.items() <= labels.items()
+
+
+def test_what_others_select_is_there() -> None:
+    manifests = rendered("large")
+    deployment, smoke = only(manifests, "Deployment"), only(manifests, "Pod")
+    server = deployment["spec"]["template"]["metadata"]["labels"]
+    assert only(manifests, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"] == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": deployment["metadata"]["name"],
+    }
+    assert "replicas" not in deployment["spec"], "the autoscaler's, not helm's at every upgrade"
+    assert selects(only(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"], server)
+    policy = only(manifests, "NetworkPolicy", "authsvc")["spec"]
+    assert selects(policy["podSelector"]["matchLabels"], server)
+    allowed = policy["ingress"][0]["from"]
+    assert selects(allowed[0]["podSelector"]["matchLabels"], smoke["metadata"]["labels"]), "helm test may ask"
+    assert allowed[1:] == [{"namespaceSelector": {"matchLabels": {"authsvc": "caller"}}}]
+    monitor = only(manifests, "ServiceMonitor")["spec"]
+    (watched,) = (
+        one
+        for one in of_kind(manifests, "Service")
+        if selects(monitor["selector"]["matchLabels"], one["metadata"]["labels"])
+    )
+    assert monitor["endpoints"][0]["port"] in {port["name"] for port in watched["spec"]["ports"]}
+    certificate = only(manifests, "Certificate")["spec"]
+    volumes = {one["name"]: one for one in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["tls"]["secret"]["secretName"] == certificate["secretName"]
+    assert {"authsvc.auth.svc", "authsvc-headless.auth.svc"} <= set(certificate["dnsNames"])
+
+
+def test_the_chart_is_of_this_release() -> None:
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
 
 
 def test_a_digest_names_the_image_and_pull_secrets_reach_every_pod() -> None:
