@@ -25,7 +25,8 @@ OWED = (
     *("K1", "K2", "K3", "K4", "K6", "K9", "K12"),
     *("P1", "P2", "P3", "P4", "P5", "P6", "P8", "P9", "P12", "P13"),
     *("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E10"),
-    *("S9", "S10", "U4", "U5", "U11", "U13", "U14"),
+    *("R1", "R2", "R3", "R4", "R5", "R6", "R7", "R9", "R10", "R12"),
+    *("S9", "S10", "U1", "U3", "U4", "U5", "U6", "U11", "U12", "U13", "U14"),
 )
 """The lines that the code of today must prove. A line joins this list with the release that serves it."""
 
