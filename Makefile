@@ -51,6 +51,7 @@ bench: $(VENV)/.demo ## measure the service that `make run` started: calls/s and
 bench-suite: $(VENV)/.dev ## measure beside a peer, on a quiet machine: writes docs/performance.md and its picture (15 minutes)
 	$(PY) -m tests.bench.suite --write
 	$(PY) -m tests.bench.cost_model --write
+	$(PY) -m tests.bench.counters --write
 	$(PY) -m tests.bench.smoke --store
 
 bench-smoke: $(VENV)/.dev ## fail where a hot call fell by a third beside a bare gRPC server (a minute or two)

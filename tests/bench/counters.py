@@ -21,7 +21,7 @@ from authsvc.cli.child import throw_away_service
 from authsvc.cli.faults import CommandFault
 from authsvc.cli.session import Session, find_target
 from authsvc.core.values import SERVICE_AUDIENCE
-from authsvc.v1 import client_admin_pb2, limit_pb2, policy_admin_pb2
+from authsvc.v1 import authz_pb2, client_admin_pb2, limit_pb2, policy_admin_pb2, types_pb2
 from tests.bench.report import circumstances, median, put_block, spread, table, whole
 from tests.bench.servers import LOAD_CPUS, SERVER_CPU, Running, Skipped
 from tests.support.process import page
@@ -30,10 +30,16 @@ from tests.support.transports import TRANSPORTS
 
 CALLS, CONNECTIONS = 64, 4
 VALUES = {"user": "user:ann.example", "path": "/v1/orders/{id}", "remote_address": "203.0.113.77"}
-POLICY = "version: 1\nlimits:\n" + "".join(
-    f'  per_{key}: {{domain: bench, match: {{{key}: "*"}}, rate: 1000000/1s}}\n' for key in VALUES
-)
-TARGETS = {"authsvc pyvoy": {"ShouldRateLimit, 1 limit": "12,000/s, p99 5 ms"}}
+POLICY = """\
+version: 1
+permissions: {"orders:read": {}}
+roles:
+  clerk: {allow: ["orders:read"]}
+bindings:
+  - {subject: "client:bench", role: clerk}
+limits:
+""" + "".join(f'  per_{key}: {{domain: bench, match: {{{key}: "*"}}, rate: 1000000/1s}}\n' for key in VALUES)
+TARGETS = {"authsvc pyvoy": {"ShouldRateLimit, 1 limit": "12,000/s, p99 5 ms", "Authorize, 1 limit": "10,000/s"}}
 HOW = """\
 One processor for the service ({server}), the others ({load}) for Redis and the load: closed loop, {connections} \
 connections, {calls} calls in flight, {seconds:g} s a row after {warm_up:g} s of warm-up; then an open loop at half \
@@ -128,7 +134,7 @@ def counting(transport: str) -> Iterator[Counting]:
 
 
 def rows_of(session: Session) -> dict[str, Subject]:
-    """ShouldRateLimit and Consume, each of 1 and of 3 limits."""
+    """ShouldRateLimit and Consume, each of 1 and of 3 limits, and Authorize of 1."""
     session.call(
         "PolicyAdminService/ApplyPolicy",
         policy_admin_pb2.ApplyPolicyRequest(policy=POLICY),
@@ -136,10 +142,13 @@ def rows_of(session: Session) -> dict[str, Subject]:
     )
     made = session.call(
         "ClientAdminService/CreateClient",
-        client_admin_pb2.CreateClientRequest(client_id="bench", own_audience=["orders"], domains=["bench"]),
+        client_admin_pb2.CreateClientRequest(
+            client_id="bench", audience=["orders"], own_audience=["orders"], domains=["bench"]
+        ),
         client_admin_pb2.CreateClientResponse,
     )
     caller = session.issue("bench", made.client_secret, SERVICE_AUDIENCE).access_token
+    token = session.issue("bench", made.client_secret, "orders").access_token
     calls, found = partial(subject, session.channel), []
     for count in (1, 3):
         limits = f"{count} limit{'s' * (count > 1)}"
@@ -162,6 +171,22 @@ def rows_of(session: Session) -> dict[str, Subject]:
                 token=caller,
             ),
         ]
+    entry = limit_pb2.Entry(key="user", value=VALUES["user"])
+    authorize = authz_pb2.AuthorizeRequest(
+        token=token,
+        permission="orders:read",
+        resource="orders/81734",
+        consume=[limit_pb2.Consumption(domain="bench", descriptors=[limit_pb2.Descriptor(entries=[entry])])],
+    )
+    found.append(
+        calls(
+            "Authorize, 1 limit",
+            "/authsvc.v1.AuthzService/Authorize",
+            authorize.SerializeToString(),
+            right=lambda answer: authz_pb2.AuthorizeResponse.FromString(answer).decision == types_pb2.DECISION_ALLOW,
+            token=caller,
+        )
+    )
     return {row.name: row for row in found}
 
 
