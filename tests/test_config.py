@@ -144,7 +144,7 @@ def test_beyond_loopback_a_mode_of_tls_is_chosen(mode: str) -> None:
     assert all("set server.tls.mode to self_signed or files" in text for text in told.values())
     assert load("", {}, {**listen, "server.tls.mode": mode}).server.tls.mode == mode
     # Metrics and probes are plain anywhere.
-    assert load("", {}, {"server.ops_listen": "0.0.0.0:7072"})
+    assert load("", {}, {"server.ops_listen": "0.0.0.0:7072"}).on_loopback
 
 
 @pytest.mark.standard("S12", "E10")

@@ -39,7 +39,8 @@ BUSY_SECONDS: Final = 3.0
 QUIET_SECONDS: Final = 0.25
 """A drain goes on once no call has come for so long."""
 _POLL_SECONDS = 0.02
-_MEMORY = "/dev/shm"  # noqa: S108  # nosec B108 - a folder of our own is made in it, for the owner alone
+# A folder of our own is made in it, for the owner alone.
+_MEMORY = "/dev/shm"  # noqa: S108  # nosec B108
 
 
 class PyvoyMissing(Exception):

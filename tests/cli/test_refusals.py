@@ -36,9 +36,9 @@ def test_another_address_than_loopback_without_tls_is_refused(tmp_path: Path, na
         "bootstrap.admin_client_id": "root",
         "bootstrap.admin_secret_file": str(secret(tmp_path / "secret", "s" * 40)),
     }
+    modes = "self_signed or files (behind a sidecar mesh; insecure is plaintext)"
     assert refused(tmp_path / "data", settings=given) == [
-        f"server.{name}: `0.0.0.0:0` is not loopback: set server.tls.mode to self_signed or files "
-        "(behind a sidecar mesh; insecure is plaintext)"
+        f"server.{name}: `0.0.0.0:0` is not loopback: set server.tls.mode to {modes}"
     ]
     assert not (tmp_path / "data" / "authsvc.db").exists()
 
