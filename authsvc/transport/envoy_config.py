@@ -24,6 +24,7 @@ HEADERS_KIB: Final = 64
 """Above what the framing takes, which answers RESOURCE_EXHAUSTED; Envoy itself would only end the stream."""
 AGE_JITTER_PERCENT: Final = 10.0
 """As grpcio's, so that callers who came together do not come back together."""
+FLUSH_TIMEOUT: Final = "30s"
 DRAIN_PAUSE: Final = "1s"
 """Between the two GOAWAYs of a graceful end: calls that are on their way meanwhile are still served."""
 
@@ -150,6 +151,8 @@ def _manager(plan: EnvoyPlan) -> dict[str, Any]:
         "drain_timeout": DRAIN_PAUSE,
         # Streams are quiet for as long as nothing changes; a caller that left is looked for by the application.
         "stream_idle_timeout": "0s",
+        # An answer that is complete and that the caller does not take.
+        "stream_flush_timeout": FLUSH_TIMEOUT,
         "common_http_protocol_options": {
             "max_connection_duration": f"{plan.connection_age:g}s",
             "max_connection_duration_jitter": {"value": AGE_JITTER_PERCENT},
