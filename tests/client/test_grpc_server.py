@@ -347,6 +347,8 @@ def test_without_the_service_nobody_comes_in_unless_allowed_and_verified(
     brief = {"AUTHSVC_DEADLINE": BRIEF, "AUTHSVC_ON_UNAVAILABLE": mode}
     with serve(authsvc, verify, **brief) as address, Caller(address) as orders:
         assert orders("Get", token)
+        if verify is Verify.LOCAL:
+            authsvc.wait_acknowledged()
         authsvc.stop()
         assert orders.refused("Get").code() is UNAUTHENTICATED
         if mode == "allow" and verify is Verify.LOCAL:

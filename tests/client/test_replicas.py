@@ -98,7 +98,7 @@ class Load:
         for name, deed in itertools.cycle(self._deeds.items()):
             if self._stop.is_set():
                 return
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.to_thread(self._stop.wait, PAUSE_S)
             self._count(name, await deed(client))
 
     def _count(self, name: str, answer: object) -> None:

@@ -8,6 +8,7 @@ several.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from typing import Any, TypeVar
@@ -17,9 +18,10 @@ import grpc.aio
 
 from authsvc.core.errors import AuthsvcError, DeadlineExceeded
 from authsvc_client import forks
-from authsvc_client.channels import call_metadata, channel_credentials, channel_options
+from authsvc_client.channels import RETIRED_SECONDS, call_metadata, channel_credentials, channel_options, version_of
 from authsvc_client.failures import from_rpc
 from authsvc_client.flow import Flow, Pause, Send, Step
+from authsvc_client.pins import Roots
 from authsvc_client.settings import Settings
 
 T = TypeVar("T")
@@ -31,14 +33,14 @@ class AsyncWire:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._inherited: list[grpc.aio.Channel] = []
-        self._loops: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, _Open] = {}
         # Loops of several threads may begin at once.
         self._lock = threading.Lock()
         forks.watch(self)
 
     def renew_after_fork(self) -> None:
         """Open channels of our own; the parent's are kept unused, because closing them would speak on them."""
-        self._inherited.extend(self._loops.values())
+        self._inherited.extend(open_.channel for open_ in self._loops.values())
         self._loops = {}
         self._lock = threading.Lock()
 
@@ -61,9 +63,10 @@ class AsyncWire:
     async def close(self) -> None:
         """Close the channel of the running loop; the next call would open a new one."""
         with self._lock:
-            channel = self._loops.pop(asyncio.get_running_loop(), None)
-        if channel is not None:
-            await channel.close(grace=None)
+            held = self._loops.pop(asyncio.get_running_loop(), None)
+        if held is not None:
+            held.closed.set()
+            await asyncio.gather(held.channel.close(grace=None), *(old.close(grace=None) for old in held.retired))
 
     async def _take(self, step: Step, left: float) -> Any:
         if isinstance(step, Send):
@@ -71,7 +74,9 @@ class AsyncWire:
         if isinstance(step, Pause):
             if step.seconds >= left:
                 raise DeadlineExceeded("the deadline passes before another replica may be asked")
-            return await asyncio.sleep(step.seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._held(None).closed.wait(), step.seconds)
+            return None
         if step.flight.done():
             return step.flight.result()
         try:
@@ -81,8 +86,8 @@ class AsyncWire:
             raise DeadlineExceeded("the deadline passed before a token or key set was there") from None
 
     async def _send(self, step: Send, left: float) -> Any:
-        channel = self._channel()
-        call = channel.unary_unary(
+        held = self._held(step.roots)
+        call = held.channel.unary_unary(
             step.method.path,
             request_serializer=type(step.request).SerializeToString,
             response_deserializer=step.method.response_type.FromString,
@@ -95,23 +100,44 @@ class AsyncWire:
                 wait_for_ready=step.patient,
             )
         except grpc.aio.AioRpcError as error:
-            closed = self._loops.get(asyncio.get_running_loop()) is not channel
-            raise from_rpc(error, step.method.name, closed=closed) from None
+            raise from_rpc(error, step.method.name, closed=held.closed.is_set()) from None
 
-    def _channel(self) -> grpc.aio.Channel:
-        return self._loops.get(asyncio.get_running_loop()) or self._new_channel()
+    def _held(self, roots: Roots | None) -> _Open:
+        held = self._loops.get(asyncio.get_running_loop())
+        version = version_of(roots)
+        if held is None:
+            held = _Open(self._new_channel(roots), version)
+            with self._lock:
+                # A channel holds its loop, so a loop that ended without `close` is let go of here.
+                for loop in [loop for loop in self._loops if loop.is_closed()]:
+                    del self._loops[loop]
+                self._loops[asyncio.get_running_loop()] = held
+        elif version > held.version:
+            held.replace(self._new_channel(roots), version)
+        return held
 
-    def _new_channel(self) -> grpc.aio.Channel:
+    def _new_channel(self, roots: Roots | None) -> grpc.aio.Channel:
         target, options = self._settings.target, channel_options(self._settings)
-        credentials = channel_credentials(self._settings)
-        channel = (
-            grpc.aio.insecure_channel(target, options)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options)
-        )
-        with self._lock:
-            # A channel holds its loop, so a loop that ended without `close` is let go of here.
-            for loop in [loop for loop in self._loops if loop.is_closed()]:
-                del self._loops[loop]
-            self._loops[asyncio.get_running_loop()] = channel
-        return channel
+        credentials = channel_credentials(self._settings, roots)
+        if credentials is None:
+            return grpc.aio.insecure_channel(target, options)
+        return grpc.aio.secure_channel(target, credentials, options)
+
+
+class _Open:
+    """A loop's channel, and those that it replaced, while they carry something."""
+
+    def __init__(self, channel: grpc.aio.Channel, version: int) -> None:
+        self.channel = channel
+        self.version = version
+        self.closed = asyncio.Event()
+        self.retired: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
+
+    def replace(self, channel: grpc.aio.Channel, version: int) -> None:
+        """Calls that begin from now on take another channel."""
+        old, self.channel, self.version = self.channel, channel, version
+        self.retired[old] = asyncio.create_task(self._retire(old))
+
+    async def _retire(self, channel: grpc.aio.Channel) -> None:
+        await channel.close(grace=RETIRED_SECONDS)
+        del self.retired[channel]

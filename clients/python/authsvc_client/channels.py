@@ -1,6 +1,7 @@
 """What both edges need to open a channel.
 
-Owns: the channel's credentials and options, and the metadata of a call. May import: grpc, `methods`, `settings`.
+Owns: the channel's credentials and options, and the metadata of a call. May import: grpc, `methods`,
+`pins`, `settings`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,24 @@ from typing import Any
 import grpc
 
 from authsvc_client.methods import CHANNEL_OPTIONS
+from authsvc_client.pins import Roots
 from authsvc_client.settings import Settings
 
+RETIRED_SECONDS = 60.0
+"""How long a channel that another one has replaced goes on with what it carries."""
 
-def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
-    """TLS with the given CA (else the system's) and certificate; None for plaintext."""
+
+def channel_credentials(settings: Settings, roots: Roots | None) -> grpc.ChannelCredentials | None:
+    """TLS with the roots (else the given CA's, else the system's) and certificate; None for plaintext."""
     if not settings.encrypted:
         return None
-    return grpc.ssl_channel_credentials(
-        _content(settings.ca_file), _content(settings.key_file), _content(settings.certificate_file)
-    )
+    believed = roots.pem if roots is not None else _content(settings.ca_file)
+    return grpc.ssl_channel_credentials(believed, _content(settings.key_file), _content(settings.certificate_file))
+
+
+def version_of(roots: Roots | None) -> int:
+    """Which channel calls with these roots take."""
+    return roots.version if roots is not None else 0
 
 
 def channel_options(settings: Settings) -> list[tuple[str, Any]]:

@@ -1,6 +1,6 @@
 """Operations written once for both worlds.
 
-Owns: the steps that an operation asks its edge to take. May import: the standard library and `methods`.
+Owns: the steps that an operation asks its edge to take. May import: the standard library, `methods`, `pins`.
 An operation is a generator: it yields a step and receives its outcome, so it holds all the logic and no
 I/O; `wire.py` takes the steps by blocking, `aio.py` by awaiting. Time is the edge's: one deadline spans all
 the steps of an operation.
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from authsvc_client.methods import Method
+from authsvc_client.pins import Roots
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ class Send:
     """Send one RPC; its outcome is the response, or an error of `authsvc.core.errors`.
 
     `patient`: where no replica is connected it waits for one until the deadline, else it fails at once and says why.
+    `roots`: the only certificates to believe; None: those of the settings.
     No `repr` shows the request: it may hold a secret or somebody's token.
     """
 
@@ -32,6 +34,7 @@ class Send:
     request: Message = field(repr=False)
     bearer: str = field(default="", repr=False)
     patient: bool = False
+    roots: Roots | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from authsvc_client.answers import (
     Consumption,
     DescriptorLike,
 )
+from authsvc_client.chains import PinnedRoots
 from authsvc_client.failures import out_of_reach
 from authsvc_client.flow import Flow, Send, Wait
 from authsvc_client.keyset import KeyCache
@@ -73,7 +74,7 @@ class Operations:
         self.settings = settings
         self.tally = Tally()
         self._wire = wire
-        self._retries = Retries(self.tally)
+        self._retries = Retries(self.tally, pinned=PinnedRoots(settings, monotonic) if settings.pins else None)
         self._monotonic = monotonic
         self._now = now
         self._sources: dict[tuple[tuple[str, ...], tuple[str, ...], str], TokenSource] = {}
@@ -82,6 +83,7 @@ class Operations:
             settings.issuer,
             wire,
             bearer=lambda: wire.run(self._bearer(), FETCH_DEADLINE),
+            roots=lambda lost: wire.run(self._retries.roots(lost), FETCH_DEADLINE),
             refused=lambda token: self.source((SERVICE_AUDIENCE,)).drop(token),
             tally=self.tally,
             clock=monotonic,

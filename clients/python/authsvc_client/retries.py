@@ -1,6 +1,7 @@
 """Which calls are sent again, how often, and how soon.
 
-Owns: the rules of repetition, written once for both edges. May import: `core`, `failures`, `flow`, `statistics`.
+Owns: the rules of repetition, written once for both edges. May import: `core`, `chains` and the modules
+of this package that do no I/O.
 
 gRPC repeats by itself only what never left this process, or what the peer has declared not begun (a GOAWAY below the
 call, REFUSED_STREAM: RFC 9113 sections 6.8 and 8.7), so nothing is ever counted twice by it (STANDARDS R7). Everything
@@ -21,15 +22,18 @@ from dataclasses import replace
 from typing import Any, Final
 
 from authsvc.core.errors import DeadlineExceeded
+from authsvc_client.chains import PinnedRoots
 from authsvc_client.failures import Unanswered
 from authsvc_client.flow import Flow, Pause, Send
+from authsvc_client.pins import Roots
 from authsvc_client.statistics import Event, Tally
 
 ATTEMPTS: Final = 5
 """How often a call is sent in all where replicas are lost."""
 
-_DRAINED_ATTEMPTS: Final = 40
-"""As `ATTEMPTS`, where each refused before it looked at the call. By then a replica that stops is out of the turn."""
+_MOST_ATTEMPTS: Final = 40
+"""As `ATTEMPTS`, where each refused before it looked at the call: by then a replica that stops is out of the turn. And
+where keys are pinned: no call waits for a connection there, since that would believe in what it began with."""
 
 _FIRST_PAUSE: Final = 0.01
 _LAST_PAUSE: Final = 0.08
@@ -37,11 +41,25 @@ _LAST_DRAINED_PAUSE: Final = 0.02
 
 
 class Retries:
-    """Sends calls, again where the rules allow it. `jitter` gives a number from 0 to 1."""
+    """Sends calls, again where the rules allow it. `jitter` gives a number from 0 to 1.
 
-    def __init__(self, tally: Tally, jitter: Callable[[], float] = random.random) -> None:
+    With `pinned` roots a lost call looks first whether a replica has another certificate by now.
+    """
+
+    def __init__(
+        self, tally: Tally, jitter: Callable[[], float] = random.random, pinned: PinnedRoots | None = None
+    ) -> None:
         self._tally = tally
         self._jitter = jitter
+        self._pinned = pinned
+
+    def roots(self, lost: Roots | None = None) -> Flow[Roots | None]:
+        """What to believe; after a call was lost that believed in `lost`, perhaps more."""
+        if self._pinned is None:
+            return None
+        if lost is None:
+            return (yield from self._pinned.obtain())
+        return (yield from self._pinned.newer(lost))
 
     def send(self, step: Send, *, once: bool = False, patient: bool = True) -> Flow[Any]:
         """The response, or the error of the last sending. `once`: it counts, so it must not be begun twice.
@@ -50,7 +68,8 @@ class Retries:
         none; all others wait for one until the deadline where `patient`.
         """
         attempt = 0
-        step = replace(step, patient=once)
+        step = replace(step, patient=once, roots=(yield from self.roots()))
+        patient = patient and (once or self._pinned is None)
         lost: Unanswered | None = None
         try:
             while True:
@@ -64,12 +83,18 @@ class Retries:
                     # What went wrong before says more than that time passed meanwhile.
                     raise lost from None
                 attempt += 1
-                if attempt >= (ATTEMPTS if lost.taken else _DRAINED_ATTEMPTS) or (once and lost.taken):
+                if attempt >= (ATTEMPTS if lost.taken and self._pinned is None else _MOST_ATTEMPTS) or (
+                    once and lost.taken
+                ):
                     raise lost
                 if attempt > 1:
                     yield from self._pause(attempt, lost)
                 self._tally.add(Event.RETRY if lost.taken else Event.DRAINED)
-                step = replace(step, patient=patient)
+                roots = step.roots
+                if attempt > 1 and lost.taken:
+                    # Not after the first loss: another replica may be there, and looking takes a handshake.
+                    roots = yield from self.roots(roots)
+                step = replace(step, patient=patient, roots=roots)
         finally:
             # An error that its own traceback's frame holds would hold the call, and the call its connection.
             lost = None

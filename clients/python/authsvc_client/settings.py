@@ -1,7 +1,7 @@
 """What a client must be told, and where it is told: the environment.
 
-Owns: the settings, their names in the environment, and their faults. May import: the standard library and
-`core`. Secrets are file paths. Names with a double underscore are the service's own and are not read here.
+Owns: the settings, their names in the environment, and their faults. May import: the standard library, `core`
+and `pins`. Secrets are file paths. Names with a double underscore are the service's own and are not read here.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from authsvc.core import values
 from authsvc.core.durations import parse_duration
 from authsvc.core.errors import FieldViolation, InvalidRequest
+from authsvc_client.pins import wrong_pins
 
 PREFIX = "AUTHSVC_"
 
@@ -70,7 +71,8 @@ class Settings:
     addresses of a name, or all that are listed. `server_name` is what their certificates say where that is not the
     host of `address`. `deadline` is seconds for a whole operation. `audience` is what this service verifies for;
     `issuer` and `audience` are needed only to verify tokens locally. A client certificate may stand for client id
-    and secret (the service maps its name to a principal).
+    and secret (the service maps its name to a principal). `pins` are the keys, `sha256/BASE64` of their SPKI, of which
+    the server's chain must hold one; then authorities count only where `ca_file` names them.
     """
 
     address: str
@@ -87,6 +89,23 @@ class Settings:
     server_name: str = ""
     verify: Verify = Verify.REMOTE
     watch: Watch = Watch.ON
+    pins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises InvalidRequest where the pins cannot be meant."""
+        faults = list(self._faults_of_pins())
+        if faults:
+            raise InvalidRequest([FieldViolation(f"{PREFIX}PINS", fault) for fault in faults])
+
+    def _faults_of_pins(self) -> Iterator[str]:
+        if not self.pins:
+            return
+        if wrong := wrong_pins(self.pins):
+            yield f"is not sha256/ and the base64 of 32 bytes: {', '.join(wrong)}"
+        if self.tls is Tls.OFF:
+            yield "needs TLS, which AUTHSVC_TLS switches off"
+        if self.address and not self.peers:
+            yield f"needs an address of host and port: {self.address}"
 
     @property
     def target(self) -> str:
@@ -109,11 +128,21 @@ class Settings:
         return self.server_name or (self.addresses[0] if len(self.addresses) > 1 else "")
 
     @property
+    def peers(self) -> tuple[tuple[str, int, str], ...]:
+        """Host, port and the name to prove, of each address; empty where a resolver of its own finds them."""
+        target = self.address.removeprefix("dns:///").removeprefix("dns:")
+        if _names_resolver(target) and not target.startswith(("ipv4:", "ipv6:")):
+            return ()
+        addresses = target.removeprefix("ipv4:").removeprefix("ipv6:").split(",")
+        pairs = [part.strip().rpartition(":") for part in addresses]
+        return tuple((host.strip("[]"), int(port), self.server_name or host.strip("[]")) for host, _, port in pairs)
+
+    @property
     def encrypted(self) -> bool:
         """Whether TLS is spoken."""
         if self.tls is not Tls.AUTO:
             return self.tls is Tls.ON
-        return self.ca_file is not None or self.certificate_file is not None or not self._loopback
+        return bool(self.pins) or self.ca_file is not None or self.certificate_file is not None or not self._loopback
 
     @property
     def _loopback(self) -> bool:
@@ -192,6 +221,7 @@ class _Reader:
         by_certificate = certificate_file is not None and key_file is not None
         if (certificate_file is None) != (key_file is None):
             self._fault("KEY_FILE" if key_file is None else "CERTIFICATE_FILE", "is required beside the other")
+        pins = tuple(self._text("PINS").replace(",", " ").split())
         settings = Settings(
             address=self._address(),
             client_id=self._client_id(required=not by_certificate),
@@ -208,6 +238,10 @@ class _Reader:
             verify=Verify(self._choice("VERIFY", Verify)),
             watch=Watch(self._choice("WATCH", Watch)),
         )
+        try:
+            settings = replace(settings, pins=pins)
+        except InvalidRequest as refused:
+            self._faults.extend(refused.violations)
         if not self._faults and len(settings.addresses) > 1 and settings.encrypted and not settings.server_name:
             self._fault("SERVER_NAME", "is required: the certificates of several addresses are held to one name")
         if self._faults:

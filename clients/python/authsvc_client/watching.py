@@ -30,6 +30,7 @@ from authsvc_client import forks, methods
 from authsvc_client.channels import call_metadata
 from authsvc_client.failures import Unanswered, from_rpc
 from authsvc_client.knowledge import PROMISED, Known, Watched
+from authsvc_client.pins import Roots
 from authsvc_client.statistics import Event, Tally
 from authsvc_client.wire import Wire
 
@@ -50,6 +51,7 @@ class _Stream:
 
     def __init__(self, watched: Watched) -> None:
         self.watched = watched
+        self.roots: Roots | None = None
         self.answered = False
         """Whether the present one has brought anything."""
         self._ended = threading.Event()
@@ -94,7 +96,8 @@ class _Requests:
 class Watcher:
     """What is known of revocations and keys, kept fresh; safe in threads, loops and forks.
 
-    `bearer` gives our token for the service, `refused` hears that it was not taken. `clock` never goes back, `now` is
+    `bearer` gives our token for the service, `refused` hears that it was not taken, `roots` gives what to believe after
+    a stream that believed in something was lost. `clock` never goes back, `now` is
     unix seconds, `jitter` gives a number from 0 to 1.
     """
 
@@ -105,6 +108,7 @@ class Watcher:
         *,
         bearer: Callable[[], str],
         refused: Callable[[str], None],
+        roots: Callable[[Roots | None], Roots | None],
         tally: Tally,
         clock: Callable[[], float],
         now: Callable[[], float] = time.time,
@@ -114,6 +118,7 @@ class Watcher:
         self._wire = wire
         self._bearer = bearer
         self._refused = refused
+        self._roots = roots
         self._tally = tally
         self._clock = clock
         self._now = now
@@ -194,12 +199,13 @@ class Watcher:
     def _watch(self, stream: _Stream) -> NoReturn:
         """One stream, until it breaks, or is cut because nobody is interested any more."""
         bearer, watched = self._bearer(), stream.watched
-        requests = _Requests(sync_pb2.WatchRequest(open=watched.begin(self._clock())))
-        call: Any = self._wire.channel().stream_stream(
+        stream.roots = self._roots(stream.roots)
+        said = _Requests(sync_pb2.WatchRequest(open=watched.begin(self._clock())))
+        call: Any = self._wire.channel(stream.roots).stream_stream(
             methods.WATCH.path,
             request_serializer=sync_pb2.WatchRequest.SerializeToString,
             response_deserializer=methods.WATCH.response_type.FromString,
-        )(iter(requests), metadata=call_metadata(bearer), wait_for_ready=True)
+        )(iter(said), metadata=call_metadata(bearer), wait_for_ready=stream.roots is None)
         self._tally.add(Event.WATCH)
         try:
             stream.carry(call)
@@ -210,7 +216,7 @@ class Watcher:
                 revision = watched.take(response, begun, self._clock(), int(self._now()))
                 if revision:
                     held = sync_pb2.WatchAcknowledgement(revision=revision)
-                    requests.put(sync_pb2.WatchRequest(acknowledgement=held))
+                    said.put(sync_pb2.WatchRequest(acknowledgement=held))
                     self._came()
                 if self._clock() - self._used > IDLE:
                     self.close()
@@ -222,7 +228,7 @@ class Watcher:
                 self._refused(bearer)
             raise failed from None
         finally:
-            requests.put(None)
+            said.put(None)
             call.cancel()
 
     def _came(self) -> None:

@@ -14,9 +14,10 @@ import grpc
 
 from authsvc.core.errors import AuthsvcError, DeadlineExceeded
 from authsvc_client import forks
-from authsvc_client.channels import call_metadata, channel_credentials, channel_options
+from authsvc_client.channels import RETIRED_SECONDS, call_metadata, channel_credentials, channel_options, version_of
 from authsvc_client.failures import from_rpc
 from authsvc_client.flow import Flow, Pause, Send, Step
+from authsvc_client.pins import Roots
 from authsvc_client.settings import Settings
 
 T = TypeVar("T")
@@ -29,6 +30,9 @@ class Wire:
         self._settings = settings
         self._inherited: list[grpc.Channel] = []
         self._open: grpc.Channel | None = None
+        self._retired: list[grpc.Channel] = []
+        self._version = 0
+        self._closed = threading.Event()
         self._lock = threading.Lock()
         forks.watch(self)
 
@@ -36,13 +40,15 @@ class Wire:
         """Open a channel of our own; the parent's is kept unused, because closing it would speak on it."""
         if self._open is not None:
             self._inherited.append(self._open)
-        self._open = None
+        self._inherited.extend(self._retired)
+        self._open, self._retired = None, []
+        self._closed = threading.Event()
         self._lock = threading.Lock()
 
     def send(self, step: Send, timeout: float) -> Any:
         """One RPC within `timeout` seconds; raises the errors of `authsvc.core.errors`."""
-        channel = self.channel()
-        call = channel.unary_unary(
+        closed = self._closed
+        call = self.channel(step.roots).unary_unary(
             step.method.path,
             request_serializer=type(step.request).SerializeToString,
             response_deserializer=step.method.response_type.FromString,
@@ -55,7 +61,7 @@ class Wire:
                 wait_for_ready=step.patient,
             )
         except grpc.RpcError as error:
-            raise from_rpc(error, step.method.name, closed=channel is not self._open) from None
+            raise from_rpc(error, step.method.name, closed=closed.is_set()) from None
 
     def run(self, flow: Flow[T], deadline: float) -> T:
         """Run an operation within `deadline` seconds."""
@@ -76,8 +82,11 @@ class Wire:
     def close(self) -> None:
         """Close the channel; the next call would open a new one."""
         with self._lock:
-            channel, self._open = self._open, None
-        if channel is not None:
+            channels = [*self._retired, *([] if self._open is None else [self._open])]
+            self._open, self._retired = None, []
+            closed, self._closed = self._closed, threading.Event()
+        closed.set()
+        for channel in channels:
             channel.close()
 
     def _take(self, step: Step, left: float) -> Any:
@@ -86,21 +95,39 @@ class Wire:
         if isinstance(step, Pause):
             if step.seconds >= left:
                 raise DeadlineExceeded("the deadline passes before another replica may be asked")
-            return time.sleep(step.seconds)
+            return self._closed.wait(step.seconds)
         try:
             return step.flight.result(max(0.0, left))
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before a token or key set was there") from None
 
-    def channel(self) -> grpc.Channel:
-        """The channel, made where there is none."""
+    def channel(self, roots: Roots | None = None) -> grpc.Channel:
+        """The channel, made where there is none, and anew where these roots are later than its own."""
+        version = version_of(roots)
         with self._lock:
-            if self._open is None:
+            if self._open is None or version > self._version:
+                if self._open is not None:
+                    self._retire(self._open)
                 target, options = self._settings.target, channel_options(self._settings)
-                credentials = channel_credentials(self._settings)
+                credentials = channel_credentials(self._settings, roots)
                 self._open = (
                     grpc.insecure_channel(target, options)
                     if credentials is None
                     else grpc.secure_channel(target, credentials, options)
                 )
+                self._version = version
             return self._open
+
+    def _retire(self, channel: grpc.Channel) -> None:
+        """Let what it carries go on for a while."""
+        self._retired.append(channel)
+
+        def close() -> None:
+            with self._lock:
+                if channel in self._retired:
+                    self._retired.remove(channel)
+            channel.close()
+
+        timer = threading.Timer(RETIRED_SECONDS, close)
+        timer.daemon = True
+        timer.start()
