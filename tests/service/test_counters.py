@@ -58,7 +58,7 @@ def test_a_store_that_is_gone_holds_up_nothing_and_everybody_is_told_who_decides
     with store() as redis, serving(fresh(tmp_path, "data"), {"counters.url": redis.url}) as one:
         one.apply(POLICY)
         wait_for(lambda: consume(one, "closed") == (True, STORE))
-        assert metric(one, "authsvc_counters_store_up") == 1
+        wait_for(lambda: metric(one, "authsvc_counters_store_up") == 1)
         redis.server.kill()
         wait_for(lambda: consume(one)[1] == LOCAL)
         assert consume(one, "closed") == (False, FAILED_CLOSED)
