@@ -262,7 +262,7 @@ def page(found: Mapping[str, tuple[float, Mapping[str, Told]]]) -> list[str]:
     how = (
         f"Three replicas on PostgreSQL and Redis, `record.max_age` {MAX_AGE_S} s, seen by callers of one of them, "
         "fifty calls a second of each sort. `ok`: every call was answered as usual, and how long the slowest took. "
-        "Else what was told instead, from the first such answer to the last, and until when after the fault's end."
+        "Else what was told instead and how often, over how long, and until when after the fault's end."
     )
     head = ["fault", ", ".join(HOT), *(probe for probe in PROBES if probe not in HOT)]
     return [how, "", *table(head, rows), "", circumstances()]
@@ -271,10 +271,11 @@ def page(found: Mapping[str, tuple[float, Mapping[str, Told]]]) -> list[str]:
 def _cell(told: Told) -> str:
     if not told.odd:
         return f"ok, {told.slowest * 1_000:.0f} ms"
-    what = ", ".join(told.odd)
+    calls = told.usual + sum(told.odd.values())
+    what = ", ".join(f"{odd} {count}" for odd, count in told.odd.items())
     after = f", until {told.back:.1f} s after" if told.back > 0 else ""
     begin = f", from {told.first:.1f} s on" if told.first > 1.0 else ""
-    return f"{what} for {told.lasted:.1f} s{begin}{after}"
+    return f"{what} of {calls}, over {told.lasted:.1f} s{begin}{after}"
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from tests.replicas.setting import three
 from tests.support.envoy import Answered, send
 from tests.support.fleet import Trio
 from tests.support.postgresql import Postgres
+from tests.support.scale import CAMPAIGN
 from tests.support.waiting import wait_for
 
 POLICY = """
@@ -88,10 +89,10 @@ class Edge:
         assert set(answers) == {"allowed"}, answers
 
 
-@pytest.fixture
-def edge(server: Postgres, tmp_path: Path) -> Iterator[Edge]:
+@pytest.fixture(params=["grpcio", *(["pyvoy"] if CAMPAIGN else [])])
+def edge(server: Postgres, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Edge]:
     """Everything started; the replica that is gone is asked again elsewhere, in time for a busy machine."""
-    with three(server, tmp_path) as trio, echo_upstream() as upstream:
+    with three(server, tmp_path, {"server.transport": request.param}) as trio, echo_upstream() as upstream:
         trio[0].apply(POLICY)
         secret = trio[0].create_client("shop", audience=["orders"])
         token = trio[0].service.token("shop", secret, audience=["orders"])

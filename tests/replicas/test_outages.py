@@ -105,4 +105,4 @@ def test_the_page_tells_a_refusal_with_its_times_and_of_hot_calls_the_worst() ->
     seen = {**dict.fromkeys(PROBES, well), "GrantRole": refused, "GetJwks": well._replace(slowest=0.5)}
     (row,) = [line for line in page({"a fault": (3.0, seen)}) if line.startswith("| a fault, 3 s")]
     assert "| ok, 500 ms |" in row
-    assert "UNAVAILABLE for 2.5 s, until 0.4 s after" in row
+    assert "UNAVAILABLE 40 of 100, over 2.5 s, until 0.4 s after" in row

@@ -15,7 +15,7 @@ from authsvc.core.bindings import make_binding
 from authsvc.v1 import key_admin_pb2, key_pb2, limit_pb2, token_pb2
 from tests.replicas.setting import LIMIT, POLICY, three
 from tests.support.embedded import Refused
-from tests.support.fleet import Member, Trio
+from tests.support.fleet import Member, Trio, stubborn
 from tests.support.postgresql import Postgres
 from tests.support.scale import scale
 from tests.support.waiting import wait_for
@@ -53,16 +53,6 @@ def allows(subject: str) -> Callable[[Member], bool]:
 def verifies(token: str) -> Callable[[Member], bool]:
     """Whether a token is good."""
     return partial(Member.verifies, token=token, audience="orders")
-
-
-def stubborn(write: Callable[[], str]) -> str:
-    """Write until it is acknowledged: 64 who wait for each other may wait longer than one waits for a lock."""
-    while True:
-        try:
-            return write()
-        except Refused as refused:
-            if refused.reason != "RECORD_UNAVAILABLE":
-                raise
 
 
 @pytest.mark.standard("U5", "J21")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from authsvc.v1 import authz_pb2, client_admin_pb2, limit_pb2, policy_admin_pb2, token_pb2, types_pb2
+from tests.support.embedded import Refused
 from tests.support.ports import free_ports
 from tests.support.postgresql import Postgres
 from tests.support.process import POLICY, Serving, serving
@@ -122,6 +123,16 @@ class Member:
         """Whether a token is good, as of a revision at least."""
         request = token_pb2.VerifyTokenRequest(token=token, audience=[audience], min_revision=revision)
         return bool(self.service.call("TokenService/VerifyToken", request, self.admin()).valid)
+
+
+def stubborn(write: Callable[[], str]) -> str:
+    """Write until it is acknowledged: whoever waits too long for its turn is refused, and may ask again."""
+    while True:
+        try:
+            return write()
+        except Refused as refused:
+            if refused.reason != "RECORD_UNAVAILABLE":
+                raise
 
 
 def on_postgresql(server: Postgres, database: str) -> dict[str, str]:
