@@ -85,7 +85,7 @@ def test_every_fault_is_listed_at_once() -> None:
         ("keys.algorithm", "ES384", "ES256"),
         ("sync.max_stale", "19s", "between 20s and 1h"),
         ("sync.max_stale", "61m", "between 20s and 1h"),
-        ("sync.max_bytes", "-1", "below 0"),
+        ("sync.max_bytes", "-1", "whole number"),
         ("tokens.ttl", "2h", "tokens.max_ttl"),
         ("tokens.ttl", "15", "duration"),
         ("tokens.leeway", "61s", "60s"),
@@ -133,6 +133,10 @@ def test_peers_that_need_certificates_need_a_client_ca() -> None:
     text = '[[server.proxies]]\npeer = "spiffe://a/*"\n[[server.principals]]\npeer = "dns:a"\nclient_id = "a"\n'
     assert faults(text).keys() == {"server.proxies[0].peer", "server.principals"}
     assert faults("[[server.proxies]]\nroutes = ['a']\n") == {"server.proxies[0].peer": "is required"}
+
+
+def test_a_file_too_can_say_no_negative_size() -> None:
+    assert faults("[sync]\nmax_bytes = -1\n") == {"sync.max_bytes": "is below 0"}
 
 
 @pytest.mark.standard("U1")
