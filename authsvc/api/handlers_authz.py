@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from authsvc.api import convert_authz, convert_limits, ready
 from authsvc.core.errors import PermissionDenied, Reason
+from authsvc.core.policy import Together
 from authsvc.core.roles_builtin import EXPLAIN
 from authsvc.usecases import authz
 from authsvc.usecases.limits import refusal_reason
@@ -45,10 +46,11 @@ class AuthzHandlers:
         """Answer several questions against one snapshot."""
         caller, snapshot, now = context.caller, context.snapshot, context.now
         decisions: list[Decision] = []
+        together = Together()
         questions = convert_authz.questions(request, context.while_wanted)
         for question in context.while_wanted(questions):
             try:
-                decisions.append(authz.check(snapshot, caller, question, now=now))
+                decisions.append(authz.check(snapshot, caller, question, now=now, together=together))
             except PermissionDenied as denied:
                 raise PermissionDenied(
                     f"checks[{len(decisions)}]: {denied.message}", denied.reason, metadata=denied.metadata

@@ -22,12 +22,18 @@ class ConditionFailed(Exception):
 class Condition(Protocol):
     """A compiled condition."""
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The variables that it may read."""
+
     def holds(self, variables: dict[str, Any], /) -> bool:
         """Whether it is true of `VARIABLES`. Raises ConditionFailed."""
 
 
 class _Broken:
     """Stands for a text that does not compile: it always fails."""
+
+    names: frozenset[str] = frozenset()
 
     def holds(self, _: dict[str, Any]) -> bool:
         raise ConditionFailed("the condition does not compile")

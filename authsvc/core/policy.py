@@ -160,7 +160,28 @@ def _resource(text: str, path: str) -> str:
     return pattern_of(text, path) if text else text
 
 
-def decide(policy: CompiledPolicy, bindings: BindingIndex, question: Question, *, now: int) -> Decision:
+class Together:
+    """What questions that come one after another have in common, for one policy and one `now`.
+
+    A question like the last one, but for its permission and resource, finds what was found for that one.
+    """
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: _Asked | None = None
+
+    def asked(self, policy: CompiledPolicy, question: Question, now: int) -> _Asked:
+        """The question as it is decided."""
+        last = self._last
+        if last is None or not last.again(question):
+            last = self._last = _Asked(policy, question, now)
+        return last
+
+
+def decide(
+    policy: CompiledPolicy, bindings: BindingIndex, question: Question, *, now: int, together: Together | None = None
+) -> Decision:
     """Answer one question at `now` (unix seconds). Never raises: a question that asks nothing is denied."""
     subject, permission, resource, tenant, _, scope, _, token, _ = question
     effects = policy.effects.get(permission)
@@ -173,7 +194,7 @@ def decide(policy: CompiledPolicy, bindings: BindingIndex, question: Question, *
     is_service = permission in SERVICE_PERMISSIONS
     if scope is not None and not is_service and not _covers(policy, question):
         return _SCOPE
-    asked = _Asked(policy, question, now)
+    asked = _Asked(policy, question, now) if together is None else together.asked(policy, question, now)
     allowed: tuple[str, Entry] | None = None
     # The service's own permissions are held by the subject itself, never by its groups.
     for holder in (subject,) if is_service else (subject, *asked.groups):
@@ -228,7 +249,7 @@ def service_permissions(
 class _Asked:
     """One question while it is decided: its holders and the outcome of each condition, found once."""
 
-    __slots__ = ("_now", "_outcomes", "_question", "_variables", "groups")
+    __slots__ = ("_now", "_of_resource", "_outcomes", "_question", "_variables", "groups")
 
     def __init__(self, policy: CompiledPolicy, question: Question, now: int) -> None:
         self.groups = _groups(policy, question)
@@ -236,6 +257,32 @@ class _Asked:
         self._question = question
         self._variables: dict[str, object] | None = None
         self._outcomes: dict[str, bool | None] = {}
+        self._of_resource: list[str] = []
+
+    def again(self, question: Question) -> bool:
+        """Go over to a question that differs from this one in permission and resource alone; False where it does not.
+
+        Contexts are the same only where they are one object: `1` and `true` are equal in Python, not in a condition.
+        """
+        subject, _, resource, tenant, groups, scope, context, token, request = question
+        held = self._question
+        if (
+            context is not held.context
+            or token is not held.token
+            or request is not held.request
+            or subject != held.subject
+            or tenant != held.tenant
+            or groups != held.groups
+            or scope != held.scope
+        ):
+            return False
+        self._question = question
+        if self._variables is not None and resource != held.resource:
+            self._variables["resource"] = resource
+            for condition in self._of_resource:
+                self._outcomes.pop(condition, None)
+            self._of_resource = []
+        return True
 
     def matches(self, entry: Entry, effect: Effect) -> bool:
         """Whether a binding with this effect counts: tenant, expiry, resource, then condition."""
@@ -252,9 +299,12 @@ class _Asked:
                 return False
         if kind.program is None:
             return True
-        if kind.condition not in self._outcomes:
-            self._outcomes[kind.condition] = self._outcome(kind.program)
-        outcome = self._outcomes[kind.condition]
+        condition = kind.condition
+        if condition not in self._outcomes:
+            self._outcomes[condition] = self._outcome(kind.program)
+            if "resource" in kind.program.names:
+                self._of_resource.append(condition)
+        outcome = self._outcomes[condition]
         # A condition that fails gives nothing, and its denies apply (STANDARDS P5).
         return effect is Effect.DENY if outcome is None else outcome
 

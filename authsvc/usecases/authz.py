@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from authsvc.core.errors import Reason, TokenRefused
-from authsvc.core.policy import Decision, Question, decide
+from authsvc.core.policy import Decision, Question, Together, decide
 from authsvc.core.roles_builtin import NAME_GROUPS
 from authsvc.usecases.limits import refusal_reason
 
@@ -50,12 +50,14 @@ class Ask:
     context: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check(snapshot: Snapshot, principal: Principal, question: Question, *, now: int) -> Decision:
+def check(
+    snapshot: Snapshot, principal: Principal, question: Question, *, now: int, together: Together | None = None
+) -> Decision:
     """Answer one question; raises PermissionDenied where the caller may not name its groups or tenant."""
     if question.groups:
         principal.require(NAME_GROUPS)
     principal.require_tenant(question.tenant)
-    return decide(snapshot.policy, snapshot.bindings, question, now=now)
+    return decide(snapshot.policy, snapshot.bindings, question, now=now, together=together)
 
 
 def question_of(

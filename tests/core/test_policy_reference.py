@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 
 from authsvc.core.bindings import BindingIndex
 from authsvc.core.patterns import permission_matches, resource_matcher
-from authsvc.core.policy import CompiledPolicy, Question, compile_policy, decide, list_permissions
+from authsvc.core.policy import CompiledPolicy, Question, Together, compile_policy, decide, list_permissions
 from authsvc.core.policy_document import parse
 from tests.core import reference_policy as reference
 from tests.support.scale import scale
@@ -94,6 +95,36 @@ def test_interleaved_questions_on_shared_policies_equal_fresh_evaluation() -> No
             cold.role,
             cold.binding_id,
         )
+
+
+@pytest.mark.standard("P6", "P8")
+def test_questions_that_come_together_are_decided_as_each_alone() -> None:
+    """Also where a condition reads the resource, and where contexts are equal in Python but not in a condition."""
+    conditions = (
+        "resource.startsWith('x/1')",
+        "context.n == true",
+        "context.n == 1",
+        "tenant == 'acme'",
+        "size(scope) == 1",
+        "subject == 'user:ann' || 'a' in groups",
+    )
+    for seed in SEEDS:
+        random = Random(seed)
+        policy = reference.random_policy(random)
+        for binding in policy["bindings"]:
+            if random.random() < 0.5:
+                binding["condition"] = random.choice(conditions)
+        made, index = compiled(policy)
+        contexts: list[dict[str, Any]] = [{"n": 1}, {"n": True}, {"n": 1.0}, {}]
+        together = Together()
+        asked = question_of(reference.random_ask(random))._replace(permission="o:r", token=None, context=contexts[0])
+        for _ in range(ASKS):
+            other = question_of(reference.random_ask(random))._replace(context=random.choice(contexts))
+            # The same question with one member changed.
+            changed = random.choice(["resource", "resource", "tenant", "subject", "groups", "scope", "context"])
+            asked = asked._replace(**{changed: getattr(other, changed)})
+            alone = decide(made, index, asked, now=NOW)
+            assert decide(made, index, asked, now=NOW, together=together) == alone
 
 
 @pytest.mark.standard("P7")

@@ -51,11 +51,13 @@ Evaluate = Callable[[Frame], Any]
 class Expression:
     """A compiled condition."""
 
-    __slots__ = ("_cost", "_evaluate")
+    __slots__ = ("_cost", "_evaluate", "names")
 
-    def __init__(self, evaluate: Evaluate, cost: int) -> None:
+    def __init__(self, evaluate: Evaluate, cost: int, names: frozenset[str]) -> None:
         self._evaluate = evaluate
         self._cost = cost
+        self.names = names
+        """The variables that it reads."""
 
     def holds(self, variables: dict[str, Any]) -> bool:
         """Whether it is true. Raises ConditionFailed where it fails, spends its budget, or is no bool.
@@ -90,7 +92,7 @@ def compile_expression(text: str, variables: Collection[str]) -> Expression:
     evaluate = compiler.node(node, 1)
     if compiler.cost > BUDGET:
         raise CelSyntaxError(f"the condition takes more than {BUDGET} steps", 0)
-    return Expression(evaluate, compiler.cost)
+    return Expression(evaluate, compiler.cost, frozenset(compiler.read))
 
 
 def _never_bool(node: Node) -> bool:
@@ -109,11 +111,12 @@ def _never_bool(node: Node) -> bool:
 
 
 class _Compiler:
-    """Compiles nodes; `cost` counts those outside loops' bodies."""
+    """Compiles nodes; `cost` counts those outside loops' bodies, `read` holds the names that are looked at."""
 
     def __init__(self, variables: Collection[str]) -> None:
         self._names = list(variables)
         self.cost = 0
+        self.read: set[str] = set()
 
     def node(self, node: Node, depth: int) -> Evaluate:
         if depth > MAX_DEPTH:
@@ -150,6 +153,7 @@ class _Compiler:
         name = node.name
         if name not in self._names:
             raise CelSyntaxError(f"the variable `{name}` is not known", node.at)
+        self.read.add(name)
 
         def evaluate(frame: Frame) -> Any:
             return frame.variables[name]
