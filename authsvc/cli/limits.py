@@ -1,4 +1,4 @@
-"""`authsvc limits`: consume from limits, or simulate them."""
+"""`authsvc limits`: look at limits, consume from them, or simulate them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,37 @@ from authsvc.cli.output import Form, show
 if TYPE_CHECKING:
     from authsvc.v1 import limit_pb2
 
-app = typer.Typer(help="Rate limits: consume, simulate.", no_args_is_help=True)
+app = typer.Typer(help="Rate limits: show, consume, simulate.", no_args_is_help=True)
+
+_COLUMNS = ("rule", "limit", "remaining", "reset_after", "decided_by")
+
+Domain = Annotated[str, typer.Argument(help="The domain of the rules.")]
+Entries = Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="The entries of one descriptor.")]
+
+
+@app.command(name="show")
+def show_limits(
+    domain: Domain,
+    entries: Entries,
+    address: AddressOption = "",
+    credentials: CredentialsOption = None,
+    form: FormOption = Form.TABLE,
+) -> None:
+    """What is left of every rule that matches, and who counts it; takes nothing."""
+    from authsvc.cli.messages import plain
+    from authsvc.cli.session import Session, find_target
+    from authsvc.v1 import limit_pb2
+
+    asked = limit_pb2.PeekRequest(domain=domain, descriptors=[descriptor_of(entries, 0)])
+    with Session(find_target(address, credentials)) as session:
+        answer = session.call("LimitService/Peek", asked, limit_pb2.PeekResponse)
+    show(form, plain(answer), columns=_COLUMNS, rows="results")
 
 
 @app.command()
 def consume(
-    domain: Annotated[str, typer.Argument(help="The domain of the rules.")],
-    entries: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="The entries of one descriptor.")],
+    domain: Domain,
+    entries: Entries,
     hits: Annotated[int, typer.Option("--hits", min=0, help="How many; 0 looks and takes nothing.")] = 1,
     peek: Annotated[bool, typer.Option("--peek", help="Ask whether so many would pass, take nothing.")] = False,
     address: AddressOption = "",

@@ -111,6 +111,10 @@ def test_a_limit_is_consumed_until_it_refuses(admin: CommandLine) -> None:
     refused = admin.json(*words, code=1)
     assert refused["results"][0]["retry_after"] > 0
     assert refused["results"][0]["decided_by"] == "store"
+    (left,) = admin.json("limits", "show", *words[2:])["results"]
+    assert (left["rule"], left["remaining"], left["allowed"]) == (refused["results"][0]["rule"], 0, True)
+    assert "decided_by" in admin("limits", "show", *words[2:]).lines[0]
+    assert admin.json("limits", "show", "api", "nobody=x")["results"] == []
 
 
 def test_roles_are_granted_listed_and_revoked(admin: CommandLine) -> None:
