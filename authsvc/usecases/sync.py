@@ -3,15 +3,16 @@
 Owns: `Watcher` and `Watchers`, when a watcher is woken, and what counts as acknowledged. May import: `core`, `state`,
 `ports`. All of it runs on one loop.
 
-Changes gather for a moment, then everybody is woken, a few a loop turn, so that calls go on between. A watcher that is
-slow holds its position and nothing else: what it missed is summed up when it comes for it (STATE.md, "Processes and
-transports").
+A change after a quiet moment wakes everybody at once, those that follow it gather. A few watchers are woken a loop
+turn, so that calls go on between. A watcher that is slow holds its position and nothing else: what it missed is summed
+up when it comes for it (STATE.md, "Processes and transports").
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MOST_WATCHERS = 5_000
 GATHER_SECONDS = 0.05
+"""The least time between two changes that watchers are told of; what comes between is told together."""
 HEARTBEAT_SECONDS = 10.0
 A_TURN = 50
 """Watchers that are woken in one turn of the loop."""
@@ -138,6 +140,7 @@ class Watchers:
         self._watchers: dict[Watcher, None] = {}
         self._due: dict[Watcher, None] = {}
         self._gathering: asyncio.TimerHandle | None = None
+        self._brought_at = -math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
         self._acknowledged: Callable[[], None] = _nothing
 
@@ -195,11 +198,13 @@ class Watchers:
 
     def _changed(self) -> None:
         if self._loop is not None and self._gathering is None:
-            self._gathering = self._loop.call_later(self._gather, self._bring)
+            self._gathering = self._loop.call_at(self._brought_at + self._gather, self._bring)
 
     def _bring(self) -> None:
         """Bring everybody to the newest state; those who still wait from before come first."""
         self._gathering = None
+        if self._loop is not None:
+            self._brought_at = self._loop.time()
         self.renew()
         begun = bool(self._due)
         for watcher in self._watchers:

@@ -177,6 +177,25 @@ def test_only_so_many_answers_are_kept_for_one_state_and_no_more_are_needed(worl
     assert sum(kept) == MOST_MADE
 
 
+def test_a_change_after_a_quiet_moment_goes_out_at_once_and_what_follows_it_gathers(record: SqlRecord) -> None:
+    world = World(record, gather=60.0)
+
+    async def scenario() -> None:
+        follower = Follower(world)
+        await follower.take()
+        world.revoke("user:first")
+        world.move()
+        first = await follower.take_change()
+        assert first.revision == world.tail.held.revision_text
+        world.revoke("user:second")
+        world.move()
+        later = [await follower.take() for _ in range(3)]
+        assert {one.WhichOneof("response") for one in later} == {"heartbeat"}
+        assert {one.revision for one in later} == {first.revision}
+
+    run(world, scenario)
+
+
 def test_so_many_watchers_are_woken_in_a_turn_of_the_loop_and_all_in_the_end(world: World) -> None:
     async def scenario() -> None:
         followers = [Follower(world) for _ in range(2 * A_TURN + 3)]

@@ -31,12 +31,14 @@ KINDS = {number: RevocationKind(name) for number, name in enumerate(("token", "s
 class World:
     """One replica. Its tail moves when told to."""
 
-    def __init__(self, record: SqlRecord, *, max_bytes: int = 2**25, max_age: float = 120, most: int = 5_000) -> None:
+    def __init__(
+        self, record: SqlRecord, *, max_bytes: int = 2**25, max_age: float = 120, most: int = 5_000, gather: float = 0.0
+    ) -> None:
         record.change_keys(keys_change(key("k1")), draft(), expected=None)
         self.record = record
         self.clock = FakeClock(NOW)
         self.tail = Tail(record, verify_keys, self.clock, max_age=max_age)
-        self.watchers = Watchers(self.tail, most=most, gather=0, heartbeat=HEARTBEAT)
+        self.watchers = Watchers(self.tail, most=most, gather=gather, heartbeat=HEARTBEAT)
         self.acknowledgements = 0
         sets = KeySets(SCHEDULE, lambda: 0.0)
         self.encoding = SyncEncoding(self.tail.history, sets, ISSUER, self.clock.now, max_bytes=max_bytes, max_stale=30)
