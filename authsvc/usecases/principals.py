@@ -88,9 +88,13 @@ class ProxyGrant:
     """What an Envoy peer may ask for; several entries of `server.proxies` add up."""
 
     entries: tuple[Proxy, ...]
+    _domains: frozenset[str] = field(init=False, repr=False, compare=False)
     _known: dict[tuple[str, str], frozenset[str] | None] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_domains", frozenset(name for entry in self.entries for name in entry.domains))
 
     def audiences(self, route: str, audience: str) -> frozenset[str] | None:
         """The audiences that a token may be for at this route; None where no entry covers it (STANDARDS E10).
@@ -115,7 +119,7 @@ class ProxyGrant:
 
     def may_count_in(self, domain: str) -> bool:
         """Whether the limit domain is one of the peer's."""
-        return any(values.ANY in entry.domains or domain in entry.domains for entry in self.entries)
+        return domain in self._domains or values.ANY in self._domains
 
 
 @dataclass(frozen=True, slots=True)
