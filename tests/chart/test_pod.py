@@ -20,13 +20,18 @@ from tests.support.command_line import CommandLine
 from tests.support.containers import IMAGE, Podman, podman
 from tests.support.embedded import Caller
 from tests.support.load import CHECK, CONSUME, ENDS, ISSUE, REVOKE, Load, executed, revocations
+from tests.support.pki import Authority
 from tests.support.ports import free_port, is_listening
+from tests.support.postgresql import PASSWORD, postgres
 from tests.support.process import Serving, page
+from tests.support.redis import store
 from tests.support.scale import scale
 from tests.support.servers import Server, running
 from tests.support.transports import TRANSPORTS
 from tests.support.waiting import wait_for
 
+REPOSITORY, _, TAG = IMAGE.rpartition(":")
+OWN_IMAGE = f"image={json.dumps({'repository': REPOSITORY, 'tag': TAG, 'pullPolicy': 'Never'})}"
 CALLERS = 6
 CALLS = scale(10_000)
 HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -132,21 +137,20 @@ def pod(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pod]:
     """The smallest size as it is rendered, but for the image's name and free ports."""
     run = podman(tmp_path)
     name, (grpc_port, http_port, ops) = f"authsvc-{secrets.token_hex(4)}", (free_port(), free_port(), free_port())
-    repository, _, tag = IMAGE.rpartition(":")
     ports = {"listen": f"0.0.0.0:{grpc_port}", "http_listen": f"0.0.0.0:{http_port}"}
     manifests = rendered(
         "small",
         NEWEST,
         f'fullnameOverride="{name}"',
-        f"image={json.dumps({'repository': repository, 'tag': tag, 'pullPolicy': 'Never'})}",
+        OWN_IMAGE,
         f'transport="{request.param}"',
         f"opsPort={ops}",
         f"config={json.dumps({'server': ports, 'audit': {'allow_sample': 1.0, 'stdout': False}})}",
     )
     with ExitStack() as stack:
-        container, volume = stack.enter_context(run.pod(manifests, tmp_path))
+        container = stack.enter_context(run.pod(manifests, tmp_path))
         wait_for(lambda: answers_ready(ops), 30.0, lambda: run("logs", container))
-        data = volume / "data"
+        data = run.volume(name) / "data"
         server, listen = stack.enter_context(before(grpc_port, data, f"{name}.{NAMESPACE}.svc", tmp_path))
         channel = stack.enter_context(grpc.insecure_channel(listen))
         service = Serving(server, data, listen, "", f"127.0.0.1:{ops}", 0.0, Caller(channel))
@@ -193,3 +197,43 @@ def test_the_rendered_pod_answers_smoke_through_envoy_and_its_end_loses_nothing_
     assert (done[CHECK] - 1, done[CONSUME] - 1) == (load.answered[CHECK], load.answered[CONSUME]), "one each by smoke"
     assert done[ISSUE] > load.answered[ISSUE] > 0
     assert revocations(service.directory) == load.answered[REVOKE] == len(load.revoked)
+
+
+def test_a_replica_of_several_starts_on_what_is_given_and_takes_its_administrator_beside_the_record(
+    tmp_path: Path,
+) -> None:
+    run = podman(tmp_path)
+    name, (grpc_port, http_port, ops) = f"authsvc-{secrets.token_hex(4)}", (free_port(), free_port(), free_port())
+    ports = {"listen": f"0.0.0.0:{grpc_port}", "http_listen": f"0.0.0.0:{http_port}"}
+    certificate, key = Authority().issue(f"{name}.{NAMESPACE}.svc")
+    given = {
+        "authsvc-record": {"password": PASSWORD},
+        "authsvc-counters": {"password": "counting"},
+        "authsvc-kek": {"kek": "6b" * 32},
+        "authsvc-admin": {"secret": secrets.token_hex(32)},
+        "authsvc-tls": {"tls.crt": certificate.decode(), "tls.key": key.decode()},
+    }
+    with ExitStack() as stack:
+        database, counters = stack.enter_context(postgres("fsync=off")), stack.enter_context(store())
+        counters.ask("CONFIG", "SET", "requirepass", "counting")
+        manifests = rendered(
+            "medium",
+            NEWEST,
+            f'fullnameOverride="{name}"',
+            OWN_IMAGE,
+            f"opsPort={ops}",
+            f'record.url="{database.url(database.database())}"',
+            f'counters.url="{counters.url}"',
+            f"config={json.dumps({'server': ports})}",
+        )
+        container = stack.enter_context(run.pod(manifests, tmp_path, given))
+        wait_for(lambda: answers_ready(ops), 30.0, lambda: run("logs", container))
+        # As the notes of the chart tell.
+        create = ("clients", "create", "ann", "--admin", "--local", "--config", "/etc/authsvc/authsvc.toml")
+        run("exec", container, "authsvc", *create, "--save", "/tmp/ann.json")
+        asked = ("authsvc", "clients", "list", "--credentials", "/tmp/ann.json", "--output", "json")
+        clients = json.loads(run("exec", container, *asked))["clients"]
+        assert {one["client_id"] for one in clients} == {"admin", "ann"}
+        assert "authsvc_counters_store_up 1.0" in page(f"http://127.0.0.1:{ops}/metrics")[1]
+        smoke = ("authsvc", "smoke", "--address", f"127.0.0.1:{grpc_port}", "--any-certificate")
+        assert "serving" in run("exec", container, *smoke)

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ import yaml
 
 from tests.support.chart import missing, objects
 
+GROUP = 10001
 IMAGE = os.environ.get("AUTHSVC_IMAGE", "localhost/authsvc:dev")
 _CONFIGURATION = """\
 [containers]
@@ -77,11 +78,14 @@ class Podman:
             self("rm", "--force", "--volumes", "--time", "1", name)
 
     @contextmanager
-    def pod(self, manifests: str, folder: Path) -> Iterator[tuple[str, Path]]:
-        """The rendered server's pod by `podman play kube`; its container, and its volume's folder on this machine.
+    def pod(
+        self, manifests: str, folder: Path, secrets: Mapping[str, Mapping[str, str]] | None = None
+    ) -> Iterator[str]:
+        """The rendered server's pod by `podman play kube`; the name of its container.
 
         On the host's network, where podman maps no ports. It runs probes by a `curl` in the image, and no preStop: the
-        test asks the ops port itself.
+        test asks the ops port itself. It knows no `items` of a secret's volume, so the kubelet's files are made here:
+        `secrets` by name and key.
         """
         pod = next(one for one in objects(manifests) if one["kind"] == "Deployment")
         name = pod["metadata"]["name"]
@@ -89,6 +93,7 @@ class Podman:
         for container in specification["containers"]:
             for unknown in ("ports", "lifecycle", "startupProbe", "readinessProbe", "livenessProbe"):
                 container.pop(unknown)
+        specification["volumes"] = [_mounted(one, folder, secrets or {}) for one in specification["volumes"]]
         metadata = {"name": name, "labels": pod["spec"]["template"]["metadata"]["labels"]}
         kept = [one for one in objects(manifests) if one["kind"] in {"ConfigMap", "PersistentVolumeClaim"}]
         played = [*kept, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": specification}]
@@ -96,10 +101,28 @@ class Podman:
         file.write_text(yaml.safe_dump_all(played))
         try:
             self("play", "kube", str(file), deadline_s=120.0)
-            yield f"{name}-authsvc", Path(self("volume", "inspect", "--format", "{{.Mountpoint}}", name).strip())
+            yield f"{name}-authsvc"
         finally:
             self("play", "kube", "--down", str(file), code=None)
             self("volume", "rm", "--force", name, code=None)
+
+    def volume(self, name: str) -> Path:
+        """The folder of a volume on this machine."""
+        return Path(self("volume", "inspect", "--format", "{{.Mountpoint}}", name).strip())
+
+
+def _mounted(volume: Any, folder: Path, secrets: Mapping[str, Mapping[str, str]]) -> Any:
+    """A volume as it is; a secret's as files with its mode, root's and of the pod's group."""
+    if "secret" not in volume:
+        return volume
+    source, place = volume["secret"], folder / volume["name"]
+    place.mkdir(mode=0o755)
+    for item in source["items"]:
+        file = place / item["path"]
+        file.write_text(secrets[source["secretName"]][item["key"]])
+        file.chmod(source["defaultMode"])
+        os.chown(file, 0, GROUP)
+    return {"name": volume["name"], "hostPath": {"path": str(place), "type": "Directory"}}
 
 
 @cache
