@@ -164,7 +164,8 @@ def test_the_answer_comes_within_the_callers_deadline_though_a_watcher_says_noth
             done = fresh.call("KeyAdminService/RevokeKey", request, fresh.admin(), timeout=0.9)
         except Refused as refused:
             # On a busy machine the write itself may take as long once.
-            assert refused.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            if refused.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
             return False
         return (done.watchers, done.acknowledged) == (1, 0)
 
