@@ -21,10 +21,11 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links
 PYTEST := $(PY) -m pytest -n $(JOBS)
 CORE_TESTS := $(wildcard tests/core tests/vectors)
+ALONE := tests/alone
 CHECKS := ruff types layers buf generated security standards yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-core test-rest coverage check campaign bench bench-suite bench-smoke format protos docs \
+.PHONY: help run test test-core test-rest test-alone coverage check campaign bench bench-suite bench-smoke format protos docs \
 	descriptors lock install clean image chart-tools $(CHECKS)
 
 help: ## show this list
@@ -35,7 +36,7 @@ run: $(VENV)/.demo ## install what the service needs, start it on loopback, walk
 	@$(PY) -m compileall -q authsvc
 	@$(PY) -m authsvc.cli.first_run
 
-test: test-core test-rest ## run every test, a real Envoy included, with small counts; core must be covered to the last branch
+test: test-core test-rest test-alone ## run every test, a real Envoy included, with small counts; core must be covered to the last branch
 
 coverage: test-core ## run the tests of the core alone, and fail unless they take every branch of it
 
@@ -43,7 +44,8 @@ check: $(CHECKS) ## every check that is not a test: format, lint, types, layers,
 	@echo "all checks passed"
 
 campaign: $(VENV)/.dev ## run every test with the full counts: hours, not minutes
-	AUTHSVC_CAMPAIGN=1 $(PYTEST) --timeout 7200 tests
+	AUTHSVC_CAMPAIGN=1 $(PYTEST) --timeout 7200 tests --ignore=$(ALONE)
+	AUTHSVC_CAMPAIGN=1 $(PY) -m pytest --timeout 7200 $(ALONE)
 
 bench: $(VENV)/.demo ## measure the service that `make run` started: calls/s and p50/p99
 	$(BIN)/authsvc bench
@@ -99,7 +101,11 @@ test-core: $(VENV)/.dev
 	$(PYTEST) $(CORE_TESTS) --cov=authsvc/core --cov-branch --cov-report=term-missing:skip-covered
 
 test-rest: $(VENV)/.dev
-	$(PYTEST) tests $(addprefix --ignore=,$(CORE_TESTS))
+	$(PYTEST) tests $(addprefix --ignore=,$(CORE_TESTS) $(ALONE))
+
+# These measure: nothing may run beside them.
+test-alone: $(VENV)/.dev
+	$(PY) -m pytest $(ALONE)
 
 # --- parts of `check` ---
 

@@ -85,9 +85,9 @@ class AuthorizationService:
         pseudonym_key = foundation.record.secret("pseudonyms")
         self._counting = count_by(config, foundation.clock, pseudonym_key, self._log.event, self._syncing.live_replicas)
         self._tls: LiveTls | None = None
-        self._metrics = Metrics(
-            (*_gauges(foundation, self._counting), *self._syncing.gauges(), *self._tls_gauges()), __version__
-        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        gauges = (*_gauges(foundation, self._counting), *self._syncing.gauges(), *self._tls_gauges())
+        self._metrics = Metrics((*gauges, Gauge("authsvc_tasks", "Tasks on the loop.", self._tasks)), __version__)
         self._tracing = tracing(environment, __version__)
         self.audit = AuditLog(
             foundation.record,
@@ -116,6 +116,7 @@ class AuthorizationService:
         several workers listens where its `place` says, and answers for all of them on the operations listener.
         """
         config = self._found.config
+        self._loop = asyncio.get_running_loop()
         # Before anything is started: files may be at fault. Of several processes that look at them, one tells.
         tell = self._log.event if place is None or place.number == 1 else None
         self._tls = tls = live_tls(config, self._found.directory, self._found.clock.now, tell)
@@ -178,6 +179,9 @@ class AuthorizationService:
         if not self.health.serving:
             return "starting or draining"
         return self._found.tail.fault or (self._tls.unready_reason() if self._tls is not None else "")
+
+    def _tasks(self) -> int:
+        return 0 if self._loop is None else len(asyncio.all_tasks(self._loop))
 
     def _tls_gauges(self) -> tuple[Gauge, ...]:
         def tls() -> LiveTls:
