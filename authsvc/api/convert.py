@@ -103,11 +103,16 @@ def domain_or_any(text: str, field: str) -> str:
 
 def not_served(message: Any, *fields: str) -> None:
     """Refuse fields that are known and not served, by name."""
+    kind: Any = type(message)
     for field in fields:
-        descriptor = message.DESCRIPTOR.fields_by_name[field]
-        present = message.HasField(field) if descriptor.message_type is not None else bool(getattr(message, field))
+        present = message.HasField(field) if _has_presence(kind, field) else bool(getattr(message, field))
         if present:
             raise InvalidRequest.of(field, "is not served by this release", Reason.FEATURE_NOT_SERVED)
+
+
+@lru_cache(64)
+def _has_presence(kind: Any, field: str) -> bool:
+    return bool(kind.DESCRIPTOR.fields_by_name[field].message_type is not None)
 
 
 def batch(items: Sequence[M], field: str, read: Callable[[M], T], each: Each) -> list[T]:

@@ -5,7 +5,7 @@ Owns: the conversion of its messages. May import: `core`, `usecases`, `v1`, `api
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from authsvc.api import convert
 from authsvc.core import values
@@ -21,8 +21,7 @@ MAX_TTL = 10 * 365 * 86_400
 """Seconds; the configured maximum is far lower and is looked at by the use case."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(NamedTuple):
     """What VerifyToken asks; an empty audience is the caller's own."""
 
     token: str
@@ -70,9 +69,9 @@ def verification(request: token_pb2.VerifyTokenRequest) -> Verification:
     """What is to be verified; raises InvalidRequest with paths of VerifyTokenRequest."""
     convert.not_served(request, "proof")
     return Verification(
-        token=convert.token_text(request.token),
-        audience=convert.names(request.audience, "audience", convert.audience),
-        required_scope=frozenset(convert.names(request.required_scope, "required_scope", convert.scope)),
+        convert.token_text(request.token),
+        convert.names(request.audience, "audience", convert.audience),
+        frozenset(convert.names(request.required_scope, "required_scope", convert.scope)),
     )
 
 
