@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -214,32 +214,39 @@ class Loaded:
                 await asyncio.to_thread(self._stop.wait, 0.003)
 
 
-@contextmanager
-def renewing(authsvc: FakeAuthsvc, held: dict[str, tuple[bytes, bytes]]) -> Iterator[int]:
-    """The fake presents what `held` says at each handshake, and ends connections by age, as the service does."""
+class Renewing:
+    """The fake, presenting whatever `change` said last, and ending connections by age as the service does."""
 
-    def present() -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration([held["pair"]])
+    def __init__(self, authsvc: FakeAuthsvc, key_and_chain: tuple[bytes, bytes]) -> None:
+        self.handshakes = 0
+        """Since the last change."""
+        self._held = key_and_chain
+        credentials = grpc.dynamic_ssl_server_credentials(
+            self._present(), self._present, require_client_authentication=False
+        )
+        rows = Rows(authsvc._service, authsvc._arrive)
+        self._server = grpc.server(ThreadPoolExecutor(32), [rows], options=[("grpc.max_connection_age_ms", 200)])
+        self.port = self._server.add_secure_port(f"{HOST}:0", credentials)
+        self._server.start()
 
-    credentials = grpc.dynamic_ssl_server_credentials(present(), present, require_client_authentication=False)
-    rows = Rows(authsvc._service, authsvc._arrive)
-    server = grpc.server(ThreadPoolExecutor(32), [rows], options=[("grpc.max_connection_age_ms", 300)])
-    port = server.add_secure_port(f"{HOST}:0", credentials)
-    server.start()
-    try:
-        yield port
-    finally:
-        server.stop(None).wait()
+    def change(self, key_and_chain: tuple[bytes, bytes]) -> None:
+        self._held, self.handshakes = key_and_chain, 0
+
+    def _present(self) -> grpc.ServerCertificateConfiguration:
+        self.handshakes += 1
+        return grpc.ssl_server_certificate_configuration([self._held])
+
+    def close(self) -> None:
+        self._server.stop(None).wait()
 
 
 def test_a_change_from_one_pinned_leaf_to_another_loses_no_call(granted: FakeAuthsvc, root: trustme.CA) -> None:
     before, after = root.issue_cert(HOST), root.issue_cert(HOST)
     pins = [pin(each.cert_chain_pems[0]) for each in (before, after)]
-    replicas = [{"pair": pair(before)} for _ in range(2)]
     with ExitStack() as stack:
-        ports = [stack.enter_context(renewing(granted, replica)) for replica in replicas]
+        replicas = [stack.enter_context(closing(Renewing(granted, pair(before)))) for _ in range(2)]
         settings = granted.settings(
-            AUTHSVC_ADDRESS=",".join(f"{HOST}:{port}" for port in ports),
+            AUTHSVC_ADDRESS=",".join(f"{HOST}:{replica.port}" for replica in replicas),
             AUTHSVC_SERVER_NAME=HOST,
             AUTHSVC_PINS=",".join(pins),
             AUTHSVC_DEADLINE=PATIENT,
@@ -247,11 +254,14 @@ def test_a_change_from_one_pinned_leaf_to_another_loses_no_call(granted: FakeAut
         with Loaded(settings).running() as load:
             for replica in replicas:
                 load.goes_on()
-                replica["pair"] = pair(after)
+                replica.change(pair(after))
+                wait_for(lambda replica=replica: replica.handshakes, what="a connection")  # type: ignore[misc]
                 load.goes_on()
                 # As time goes by: the next calls look what the replicas present now.
                 load.now += LOOK_AGAIN
                 load.goes_on()
+            wait_for(lambda: min(replica.handshakes for replica in replicas) > 6, what="connections to both")
+            load.goes_on()
     assert not load.ended[False]
     assert granted.received("Consume") + granted.received("Check") == load.ended[True]
 
