@@ -225,6 +225,23 @@ def test_a_session_has_its_deadlines_and_commits_are_forced_to_the_disk(postgres
     engine.dispose()
 
 
+def test_a_transaction_that_stood_still_is_unavailable_and_the_next_one_goes(postgresql: PostgresqlBench) -> None:
+    engine = dialects.make_engine(postgresql.opening.url, postgresql.opening.password_file)
+
+    def stand_still() -> None:
+        with dialects.writing(engine) as connection:
+            pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '20ms'")
+            wait_for(lambda: not postgresql.sql("SELECT 1 FROM pg_stat_activity WHERE pid = %s", pid))
+            connection.exec_driver_sql("SELECT 1")
+
+    with pytest.raises(Unavailable, match="stood still"):
+        stand_still()
+    with dialects.writing(engine) as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    engine.dispose()
+
+
 @pytest.mark.standard("U6")
 def test_a_locked_head_is_unavailable_within_seconds_and_readable(postgresql: PostgresqlBench) -> None:
     record = postgresql.open()

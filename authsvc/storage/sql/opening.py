@@ -104,7 +104,8 @@ def _in_turn(engine: Engine, work: Callable[[Connection], _T]) -> _T:
     end = time.monotonic() + _TURN_SECONDS
     while True:
         with dialects.reading(engine) as connection:
-            schema.prepare(connection)
+            marks = schema.marks(connection)
+        schema.prepare(marks)
         try:
             with dialects.migrating(engine) as connection:
                 return work(connection)

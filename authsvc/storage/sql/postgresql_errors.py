@@ -16,6 +16,7 @@ UNREADABLE = "record.password_file cannot be read, or everybody can read it"
 _STATES = {
     "23": "another writer was first",
     "25006": "the record cannot be written: its database only reads",
+    "25P03": "the record gave up a transaction that stood still",
     "28": "the record's database refuses this user or its password",
     "3D000": "the record's database does not exist",
     "40": "the record is locked by another writer",

@@ -49,9 +49,8 @@ _SETTING = "schema"
 _floor = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
 
-def prepare(connection: Connection) -> None:
-    """Import what a migration needs, if one is needed, so that the write transaction does not hold others up."""
-    found = marks(connection)
+def prepare(found: Schema | None) -> None:
+    """Import what a migration needs, if what was found needs one: outside of any transaction, for it takes long."""
     if found is None or found.version < NEWEST:
         import_module("alembic.command")
 
