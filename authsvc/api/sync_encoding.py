@@ -76,8 +76,9 @@ class SyncEncoding:
         return interest.revocations and convert_sync.count(target.revocations) > self._most_marks
 
     def age(self, seconds: float) -> bytes:
-        """What each response is to end with: the age of its state, and how stale it may become."""
+        """What each response is to end with: the age of its state, how stale it may become, how old a token."""
         end = sync_pb2.WatchResponse()
+        convert.put_microseconds(end.max_token_age, self._key_sets.max_token_age * _MICROSECONDS)
         convert.put_microseconds(end.max_stale, round(self._max_stale * _MICROSECONDS))
         convert.put_microseconds(end.age, round(seconds * _MICROSECONDS))
         return end.SerializeToString()

@@ -38,6 +38,11 @@ class KeySets:
         self._last: tuple[object, int, str, str] = (None, 0, "", "")
         """The keys it was made from, when the next key leaves, text, entity tag."""
 
+    @property
+    def max_token_age(self) -> int:
+        """Seconds after its issue from which no token is taken, whatever it says."""
+        return self._schedule.max_token_ttl + self._schedule.leeway
+
     def of(self, snapshot: Snapshot, now: int) -> KeySet:
         """What is published now; `max_age` is jittered, so that verifiers do not come back all at once."""
         keys, until, text, etag = self._last

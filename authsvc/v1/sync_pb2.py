@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61uthsvc/v1/sync.proto\x12\nauthsvc.v1\x1a\x1egoogle/protobuf/duration.proto\"}\n\x0cWatchRequest\x12%\n\x04open\x18\x01 \x01(\x0b\x32\x15.authsvc.v1.WatchOpenH\x00\x12;\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0b\x32 .authsvc.v1.WatchAcknowledgementH\x00\x42\t\n\x07request\"r\n\tWatchOpen\x12\x0c\n\x04keys\x18\x01 \x01(\x08\x12\x13\n\x0brevocations\x18\x02 \x01(\x08\x12\x16\n\x0eknown_revision\x18\x03 \x01(\t\x12\x14\n\x0cknown_digest\x18\x04 \x01(\x0c\x12\x14\n\x0cmin_revision\x18\x05 \x01(\t\"(\n\x14WatchAcknowledgement\x12\x10\n\x08revision\x18\x01 \x01(\t\"\x96\x02\n\rWatchResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x16.authsvc.v1.WatchStateH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.authsvc.v1.WatchDeltaH\x00\x12/\n\theartbeat\x18\x03 \x01(\x0b\x32\x1a.authsvc.v1.WatchHeartbeatH\x00\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12&\n\x03\x61ge\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tmax_stale\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\n\n\x08response\"|\n\nWatchState\x12 \n\x04keys\x18\x01 \x01(\x0b\x32\x12.authsvc.v1.KeySet\x12+\n\x0brevocations\x18\x02 \x03(\x0b\x32\x16.authsvc.v1.Revocation\x12\x0f\n\x07partial\x18\x03 \x01(\x08\x12\x0e\n\x06remote\x18\x04 \x01(\x08\"[\n\nWatchDelta\x12 \n\x04keys\x18\x01 \x01(\x0b\x32\x12.authsvc.v1.KeySet\x12+\n\x0brevocations\x18\x02 \x03(\x0b\x32\x16.authsvc.v1.Revocation\"\x10\n\x0eWatchHeartbeat\"<\n\x06KeySet\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0c\n\x04jwks\x18\x02 \x01(\t\x12\x14\n\x0crevoked_kids\x18\x03 \x03(\t\"\x8b\x01\n\nRevocation\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.authsvc.v1.RevocationKind\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x14\n\x0c\x62\x65\x66ore_epoch\x18\x03 \x01(\x03\x12\x15\n\rbefore_number\x18\x04 \x01(\x03\x12\x16\n\x0e\x65xpire_seconds\x18\x05 \x01(\x03*\xa1\x01\n\x0eRevocationKind\x12\x1f\n\x1bREVOCATION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REVOCATION_KIND_TOKEN\x10\x01\x12\x1b\n\x17REVOCATION_KIND_SUBJECT\x10\x02\x12\x1a\n\x16REVOCATION_KIND_CLIENT\x10\x03\x12\x1a\n\x16REVOCATION_KIND_ISSUER\x10\x04\x32O\n\x0bSyncService\x12@\n\x05Watch\x12\x18.authsvc.v1.WatchRequest\x1a\x19.authsvc.v1.WatchResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61uthsvc/v1/sync.proto\x12\nauthsvc.v1\x1a\x1egoogle/protobuf/duration.proto\"}\n\x0cWatchRequest\x12%\n\x04open\x18\x01 \x01(\x0b\x32\x15.authsvc.v1.WatchOpenH\x00\x12;\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0b\x32 .authsvc.v1.WatchAcknowledgementH\x00\x42\t\n\x07request\"r\n\tWatchOpen\x12\x0c\n\x04keys\x18\x01 \x01(\x08\x12\x13\n\x0brevocations\x18\x02 \x01(\x08\x12\x16\n\x0eknown_revision\x18\x03 \x01(\t\x12\x14\n\x0cknown_digest\x18\x04 \x01(\x0c\x12\x14\n\x0cmin_revision\x18\x05 \x01(\t\"(\n\x14WatchAcknowledgement\x12\x10\n\x08revision\x18\x01 \x01(\t\"\xc8\x02\n\rWatchResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x16.authsvc.v1.WatchStateH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.authsvc.v1.WatchDeltaH\x00\x12/\n\theartbeat\x18\x03 \x01(\x0b\x32\x1a.authsvc.v1.WatchHeartbeatH\x00\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12&\n\x03\x61ge\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tmax_stale\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_token_age\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\n\n\x08response\"|\n\nWatchState\x12 \n\x04keys\x18\x01 \x01(\x0b\x32\x12.authsvc.v1.KeySet\x12+\n\x0brevocations\x18\x02 \x03(\x0b\x32\x16.authsvc.v1.Revocation\x12\x0f\n\x07partial\x18\x03 \x01(\x08\x12\x0e\n\x06remote\x18\x04 \x01(\x08\"[\n\nWatchDelta\x12 \n\x04keys\x18\x01 \x01(\x0b\x32\x12.authsvc.v1.KeySet\x12+\n\x0brevocations\x18\x02 \x03(\x0b\x32\x16.authsvc.v1.Revocation\"\x10\n\x0eWatchHeartbeat\"<\n\x06KeySet\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0c\n\x04jwks\x18\x02 \x01(\t\x12\x14\n\x0crevoked_kids\x18\x03 \x03(\t\"\x8b\x01\n\nRevocation\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.authsvc.v1.RevocationKind\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x14\n\x0c\x62\x65\x66ore_epoch\x18\x03 \x01(\x03\x12\x15\n\rbefore_number\x18\x04 \x01(\x03\x12\x16\n\x0e\x65xpire_seconds\x18\x05 \x01(\x03*\xa1\x01\n\x0eRevocationKind\x12\x1f\n\x1bREVOCATION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REVOCATION_KIND_TOKEN\x10\x01\x12\x1b\n\x17REVOCATION_KIND_SUBJECT\x10\x02\x12\x1a\n\x16REVOCATION_KIND_CLIENT\x10\x03\x12\x1a\n\x16REVOCATION_KIND_ISSUER\x10\x04\x32O\n\x0bSyncService\x12@\n\x05Watch\x12\x18.authsvc.v1.WatchRequest\x1a\x19.authsvc.v1.WatchResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'authsvc.v1.sync_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REVOCATIONKIND']._serialized_start=1077
-  _globals['_REVOCATIONKIND']._serialized_end=1238
+  _globals['_REVOCATIONKIND']._serialized_start=1127
+  _globals['_REVOCATIONKIND']._serialized_end=1288
   _globals['_WATCHREQUEST']._serialized_start=69
   _globals['_WATCHREQUEST']._serialized_end=194
   _globals['_WATCHOPEN']._serialized_start=196
@@ -41,17 +41,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHACKNOWLEDGEMENT']._serialized_start=312
   _globals['_WATCHACKNOWLEDGEMENT']._serialized_end=352
   _globals['_WATCHRESPONSE']._serialized_start=355
-  _globals['_WATCHRESPONSE']._serialized_end=633
-  _globals['_WATCHSTATE']._serialized_start=635
-  _globals['_WATCHSTATE']._serialized_end=759
-  _globals['_WATCHDELTA']._serialized_start=761
-  _globals['_WATCHDELTA']._serialized_end=852
-  _globals['_WATCHHEARTBEAT']._serialized_start=854
-  _globals['_WATCHHEARTBEAT']._serialized_end=870
-  _globals['_KEYSET']._serialized_start=872
-  _globals['_KEYSET']._serialized_end=932
-  _globals['_REVOCATION']._serialized_start=935
-  _globals['_REVOCATION']._serialized_end=1074
-  _globals['_SYNCSERVICE']._serialized_start=1240
-  _globals['_SYNCSERVICE']._serialized_end=1319
+  _globals['_WATCHRESPONSE']._serialized_end=683
+  _globals['_WATCHSTATE']._serialized_start=685
+  _globals['_WATCHSTATE']._serialized_end=809
+  _globals['_WATCHDELTA']._serialized_start=811
+  _globals['_WATCHDELTA']._serialized_end=902
+  _globals['_WATCHHEARTBEAT']._serialized_start=904
+  _globals['_WATCHHEARTBEAT']._serialized_end=920
+  _globals['_KEYSET']._serialized_start=922
+  _globals['_KEYSET']._serialized_end=982
+  _globals['_REVOCATION']._serialized_start=985
+  _globals['_REVOCATION']._serialized_end=1124
+  _globals['_SYNCSERVICE']._serialized_start=1290
+  _globals['_SYNCSERVICE']._serialized_end=1369
 # @@protoc_insertion_point(module_scope)

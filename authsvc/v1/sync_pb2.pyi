@@ -52,7 +52,7 @@ class WatchAcknowledgement(_message.Message):
     def __init__(self, revision: _Optional[str] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ("state", "delta", "heartbeat", "revision", "digest", "age", "max_stale")
+    __slots__ = ("state", "delta", "heartbeat", "revision", "digest", "age", "max_stale", "max_token_age")
     STATE_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,7 @@ class WatchResponse(_message.Message):
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
     MAX_STALE_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKEN_AGE_FIELD_NUMBER: _ClassVar[int]
     state: WatchState
     delta: WatchDelta
     heartbeat: WatchHeartbeat
@@ -67,7 +68,8 @@ class WatchResponse(_message.Message):
     digest: bytes
     age: _duration_pb2.Duration
     max_stale: _duration_pb2.Duration
-    def __init__(self, state: _Optional[_Union[WatchState, _Mapping]] = ..., delta: _Optional[_Union[WatchDelta, _Mapping]] = ..., heartbeat: _Optional[_Union[WatchHeartbeat, _Mapping]] = ..., revision: _Optional[str] = ..., digest: _Optional[bytes] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_stale: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    max_token_age: _duration_pb2.Duration
+    def __init__(self, state: _Optional[_Union[WatchState, _Mapping]] = ..., delta: _Optional[_Union[WatchDelta, _Mapping]] = ..., heartbeat: _Optional[_Union[WatchHeartbeat, _Mapping]] = ..., revision: _Optional[str] = ..., digest: _Optional[bytes] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_stale: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_token_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class WatchState(_message.Message):
     __slots__ = ("keys", "revocations", "partial", "remote")

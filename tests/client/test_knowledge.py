@@ -262,6 +262,17 @@ def test_keys_that_cannot_verify_our_issuer_are_a_fault(keys: sync_pb2.KeySet) -
     assert reader.watched.usable(101.0) is None
 
 
+@pytest.mark.standard("J21")
+def test_a_token_older_than_any_may_be_is_refused_since_its_revocation_may_be_forgotten() -> None:
+    reader, answer = Reader(whole()), heartbeat()
+    assert reader.known().verify(token(), AUDIENCE, (), NOW + 200).subject == "user:ann"
+    answer.max_token_age.FromSeconds(100)
+    reader.read(answer, 101.0)
+    assert reader.known(101.0).verify(token(), AUDIENCE, (), NOW + 99).subject == "user:ann"
+    with pytest.raises(TokenRefused, match="older than any"):
+        reader.known(101.0).verify(token(), AUDIENCE, (), NOW + 100)
+
+
 def test_what_concerns_expired_tokens_only_is_forgotten() -> None:
     reader = Reader(whole(revocation(end=NOW + 10), of_token()))
     known = reader.known()

@@ -132,6 +132,15 @@ def test_a_revoked_token_is_refused_by_the_service_and_here_unless_revocations_a
         assert refused.value.reason is Reason.TOKEN_REVOKED
 
 
+def test_the_service_says_how_old_a_token_may_be(service: Embedded, settings: Settings) -> None:
+    with Client(settings) as client:
+        client.prepare()
+        known = client.operations.watcher.last
+    assert known is not None
+    tokens = service.foundation.config.tokens
+    assert known.max_token_age == tokens.max_ttl + tokens.leeway
+
+
 def test_our_own_revoked_token_is_renewed(service: Embedded, tmp_path: Path) -> None:
     secret = service.create_client("revoked-caller", own_audience=["app"])
     with Client(_settings(tmp_path, service, "revoked-caller", secret)) as client:

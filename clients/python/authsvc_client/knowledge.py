@@ -8,7 +8,7 @@ every rule can be tried out. One thread takes answers; any thread may decide by 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -96,15 +96,19 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A whole state. `revoked` grows while it is in use."""
+    """A whole state. `revoked` grows while it is in use. `max_token_age` in seconds, 0 where the service names none."""
 
     keys: KeySet
     revoked: Revoked
+    max_token_age: float = 0.0
 
     def verify(self, token: str, audience: frozenset[str], required_scope: Sequence[str], now: int) -> BearerToken:
         """All rules of verification, revocation included; raises TokenRefused."""
         verified = self.keys.verify(token)
         claims.check_now(verified, now=now, leeway=LEEWAY, audience=audience, required_scope=frozenset(required_scope))
+        if self.max_token_age and now >= verified.issue_time + self.max_token_age:
+            # Minted under a longer `tokens.max_ttl`: what was revoked of it is not remembered any more.
+            raise TokenRefused("the token is older than any token may be", Reason.TOKEN_EXPIRED)
         if self.revoked.refuses(verified):
             raise TokenRefused("the token is revoked", Reason.TOKEN_REVOKED)
         return bearer_token(verified)
@@ -190,6 +194,7 @@ class Watched:
         elif proven:
             self._fresh_until = max(self._fresh_until, fresh_until)
         self._held = (response.revision, response.digest)
+        self._mind_age(_seconds(response.max_token_age, 0.0))
         self._sweep(now)
         if response.revision == self._acknowledged:
             return ""
@@ -243,6 +248,10 @@ class Watched:
         except InvalidRequest as fault:
             self.forget()
             raise Internal(f"Watch: {fault.message}") from fault
+
+    def _mind_age(self, max_token_age: float) -> None:
+        if self._known is not None and self._known.max_token_age != max_token_age:
+            self._known = replace(self._known, max_token_age=max_token_age)
 
     def _sweep(self, now: int) -> None:
         if now - self._swept >= _SWEEP:
