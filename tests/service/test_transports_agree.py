@@ -19,19 +19,21 @@ from authsvc.v1 import (
     key_admin_pb2,
     limit_pb2,
     policy_admin_pb2,
+    sync_pb2,
     token_pb2,
 )
 from tests.support.embedded import Refused
 from tests.support.engines import ALL_SERVICES, OWN_SERVICES
 from tests.support.process import Serving, refused_start, serving
 from tests.support.transports import TRANSPORTS, skip_where_missing
+from tests.support.watching import Watching, opening, watching
 
 VOLATILE = {
     *("revision", "policyRevision", "accessToken", "tokenId", "keyId", "kid", "jwksJson", "secretId", "clientSecret"),
     *("decisionId", "decision_id", "consumeId", "nextPageToken", "bindingId", "id", "jwks", "publicJwk", "x", "y"),
-    *("maxAge", "request_id", "activeKid", "standbyKid", "revokedKids"),
+    *("maxAge", "request_id", "activeKid", "standbyKid", "revokedKids", "holding", "age"),
 }
-"""Fields that hold ids, keys, revisions, secrets, or a jitter."""
+"""Fields that hold ids, keys, revisions, secrets, ages, or a jitter."""
 
 Answer = tuple[Any, ...]
 
@@ -104,6 +106,32 @@ def test_empty_garbled_and_oversize_requests(both: Any, method: MethodDescriptor
 def of(name: str) -> MethodDescriptor:
     found: MethodDescriptor = next(method for method in unary(OWN_SERVICES) if method.name == name)
     return found
+
+
+@pytest.mark.standard("U12")
+def test_watchers_hear_and_are_refused_the_same(both: Any) -> None:
+    def heard(service: Serving) -> tuple[list[str | None], Any, str]:
+        channel, admin = service.call.channel, service.admin()
+        with watching(channel, admin) as watcher:
+            watcher.heard(1)
+            request = token_pb2.RevokeTokenRequest(subject="user:watched")
+            watcher.holds(service.call("TokenService/RevokeToken", request, admin).revision)
+            kinds = [response.WhichOneof("response") for response in watcher.responses]
+            found = sorted((kind, digest) for kind, digest in watcher.revocations)
+            return kinds, found, watcher.keys.issuer
+
+    def refused(service: Serving, first: sync_pb2.WatchRequest, token: str) -> Answer:
+        watcher = Watching(service.call.channel, token, first)
+        ended = watcher.end()
+        return (ended.code, ended.message, ended.reason, ended.fields, ended.retry_after)
+
+    answers = [heard(service) for service in both]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == ["state", "delta"]
+    for first in (sync_pb2.WatchRequest(), opening(known_revision="x"), opening(min_revision="ffffffff-1.1")):
+        for admin in (False, True):
+            one, other = (refused(service, first, service.admin() if admin else "") for service in both)
+            assert one == other
 
 
 def test_a_day_of_a_service(both: Any) -> None:
