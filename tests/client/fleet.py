@@ -85,7 +85,7 @@ class Fleet:
 
 
 @contextmanager
-def fleet(folder: Path, size: int = 3) -> Iterator[Fleet]:
+def fleet(folder: Path, transport: str, size: int = 3) -> Iterator[Fleet]:
     """`size` replicas that are ready, a policy in force, clients `app` (which asks) and `shopper` (which comes)."""
     with ExitStack() as stack:
         record = stack.enter_context(postgres("fsync=off"))
@@ -100,6 +100,7 @@ def fleet(folder: Path, size: int = 3) -> Iterator[Fleet]:
             "keys.kek": str(kek),
             "counters.url": counters.url,
             "server.replicas": str(size),
+            "server.transport": transport,
         }
         made = Fleet(settings, folder, list(free_ports(size)))
         stack.callback(made.close)

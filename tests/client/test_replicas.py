@@ -18,7 +18,8 @@ from authsvc.core.values import SERVICE_AUDIENCE
 from authsvc.v1 import token_pb2
 from authsvc_client import AsyncClient, Client, Consumption, Reason, TokenRefused
 from tests.client.fleet import Fleet, fleet
-from tests.support.scale import scale
+from tests.support.scale import CAMPAIGN, scale
+from tests.support.transports import TRANSPORTS, skip_where_missing
 from tests.support.waiting import wait_for
 
 THREADS = TASKS = 3
@@ -115,9 +116,10 @@ class Load:
         source.drop(client.run(source.obtain()))
 
 
-@pytest.fixture(scope="module")
-def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with fleet(tmp_path_factory.mktemp("fleet")) as running:
+@pytest.fixture(scope="module", params=TRANSPORTS if CAMPAIGN else ["grpcio"])
+def replicas(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    skip_where_missing(request.param)
+    with fleet(tmp_path_factory.mktemp("fleet"), request.param) as running:
         yield running
 
 
