@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +16,10 @@ import pytest
 from authsvc.api.standard_messages import HealthCheckRequest
 from authsvc.v1 import authz_pb2, key_pb2, limit_pb2, token_pb2
 from tests.support.embedded import Caller, Refused
-from tests.support.process import Serving, page, serving
+from tests.support.loaded import entries, memory
+from tests.support.process import Serving, children, page, serving
 from tests.support.scale import CAMPAIGN
+from tests.support.transports import TRANSPORTS, skip_where_missing
 from tests.support.waiting import wait_for
 
 SECONDS = 1_800.0 if CAMPAIGN else 6.0
@@ -29,21 +30,6 @@ MOST_GROWTH = (64 if CAMPAIGN else 16) * MIB
 """What caches of bounded size may still take after the warm-up; a leak of 1 KiB a call would be several times this."""
 
 OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
-
-
-def memory(pid: int) -> int:
-    """Resident bytes."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-
-def descriptors(pid: int) -> int:
-    """Open files and sockets."""
-    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-
-
-def threads(pid: int) -> int:
-    """Threads alive."""
-    return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
 
 
 class Everyday:
@@ -103,25 +89,28 @@ class Everyday:
 
 @pytest.mark.standard("U3")
 @pytest.mark.timeout(2_400)
-def test_memory_descriptors_and_threads_stay_flat_under_everyday_calls(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", {"server.auth_failures": "100000/1s"}) as service:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_memory_descriptors_and_threads_stay_flat_under_everyday_calls(tmp_path: Path, transport: str) -> None:
+    skip_where_missing(transport)
+    settings = {"server.auth_failures": "100000/1s", "server.transport": transport}
+    with serving(tmp_path / "data", settings) as service:
         everyday = Everyday(service)
-        before = descriptors(service.pid)
+        # On pyvoy the service is in its Envoy.
+        pid = (children(service.pid) or [service.pid])[0]
+        before = entries(pid, "fd")
         with ThreadPoolExecutor(CALLERS) as pool:
             running = [pool.submit(everyday.work, number) for number in range(CALLERS)]
             try:
                 begun = time.monotonic()
                 wait_for(lambda: time.monotonic() - begun > WARM_UP, WARM_UP + 10, "the warm-up")
-                warm, warm_threads = memory(service.pid), threads(service.pid)
+                warm, warm_threads = memory(pid), entries(pid, "task")
                 wait_for(lambda: time.monotonic() - begun > SECONDS, SECONDS + 10, "the end")
-                grown = memory(service.pid) - warm
+                grown = memory(pid) - warm
             finally:
                 everyday.stop.set()
             rounds = sum(one.result(30) for one in running)
         assert rounds > CALLERS
         assert grown < MOST_GROWTH, f"{grown / MIB:.1f} MiB in {rounds} rounds"
-        assert threads(service.pid) <= warm_threads + CALLERS
+        assert entries(pid, "task") <= warm_threads + CALLERS
         # The record's pool of connections holds a file or two each; what callers opened is gone with them.
-        wait_for(
-            lambda: descriptors(service.pid) <= before + 24, 20.0, lambda: f"{before} again, {descriptors(service.pid)}"
-        )
+        wait_for(lambda: entries(pid, "fd") <= before + 24, 20.0, lambda: f"{before} again, {entries(pid, 'fd')}")
