@@ -55,8 +55,11 @@ _NOT_METADATA = frozenset(
 )
 """What belongs to HTTP, gRPC or Envoy, and what the transport has read already."""
 
-_HEADERS: list[Header] = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity")]
-START: Event = {"type": "http.response.start", "status": 200, "headers": _HEADERS, "trailers": True}
+_CONTENT: Header = (b"content-type", b"application/grpc")
+START: Event = {"type": "http.response.start", "status": 200, "headers": [_CONTENT], "trailers": True}
+_TAKEN: Header = (b"grpc-accept-encoding", b"identity")
+START_REFUSED: Event = {**START, "headers": [_CONTENT, _TAKEN]}
+"""Says what encodings are taken, for whoever is refused because of another."""
 EMPTY: Event = {"type": "http.response.body", "body": b"", "more_body": False}
 OK: Event = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
 NOT_GRPC: tuple[Event, Event] = (

@@ -279,7 +279,7 @@ def _events(answer: bytes | Refusal) -> Events:
     """The whole answer to a unary call."""
     if isinstance(answer, bytes):
         return (framing.START, {"type": "http.response.body", "body": framing.framed(answer)}, framing.OK)
-    return (framing.START, framing.EMPTY, framing.trailers(answer))
+    return (framing.START_REFUSED, framing.EMPTY, framing.trailers(answer))
 
 
 def _end_at(deadline: float, stream: Stream) -> None:

@@ -190,6 +190,23 @@ def test_a_length_above_the_cap_is_refused_from_its_prefix(served: Served) -> No
     assert time.monotonic() - begun < 3
 
 
+@pytest.mark.standard("U3")
+def test_who_is_refused_for_an_encoding_is_told_which_are_taken() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"\x01\0\0\0\0"}
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    headers = [(b"content-type", b"application/grpc")]
+    scope = {"method": "POST", "raw_path": CHECK.encode(), "query_string": b"", "client": None, "headers": headers}
+    asyncio.run(GrpcApplication(scenario().engine).serve(scope, receive, send))
+    assert (b"grpc-accept-encoding", b"identity") in sent[0]["headers"]
+    assert sent[-1]["headers"][0] == (b"grpc-status", b"12")
+
+
 @pytest.mark.standard("U3", "E2")
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("path", [CHECK, ENVOY, REFLECT])
