@@ -92,7 +92,8 @@ class Edge:
 @pytest.fixture(params=["grpcio", *(["pyvoy"] if CAMPAIGN else [])])
 def edge(server: Postgres, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Edge]:
     """Everything started; the replica that is gone is asked again elsewhere, in time for a busy machine."""
-    with three(server, tmp_path, {"server.transport": request.param}) as trio, echo_upstream() as upstream:
+    settings = {"server.transport": request.param, "counters.deadline": "1s"}
+    with three(server, tmp_path, settings) as trio, echo_upstream() as upstream:
         trio[0].apply(POLICY)
         secret = trio[0].create_client("shop", audience=["orders"])
         token = trio[0].service.token("shop", secret, audience=["orders"])
