@@ -74,6 +74,8 @@ class Retries:
         try:
             while True:
                 try:
+                    if lost is not None and attempt > 1:
+                        yield Pause(self._pause(attempt, lost))
                     return (yield step)
                 except Unanswered as error:
                     lost = error
@@ -83,12 +85,8 @@ class Retries:
                     # What went wrong before says more than that time passed meanwhile.
                     raise lost from None
                 attempt += 1
-                if attempt >= (ATTEMPTS if lost.taken and self._pinned is None else _MOST_ATTEMPTS) or (
-                    once and lost.taken
-                ):
+                if attempt >= self._most(lost) or (once and lost.taken):
                     raise lost
-                if attempt > 1:
-                    yield from self._pause(attempt, lost)
                 self._tally.add(Event.RETRY if lost.taken else Event.DRAINED)
                 roots = step.roots
                 if attempt > 1 and lost.taken:
@@ -99,9 +97,9 @@ class Retries:
             # An error that its own traceback's frame holds would hold the call, and the call its connection.
             lost = None
 
-    def _pause(self, attempt: int, lost: Unanswered) -> Flow[None]:
-        longest = min(_LAST_PAUSE if lost.taken else _LAST_DRAINED_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 2))
-        try:
-            yield Pause(longest * self._jitter())
-        except DeadlineExceeded:
-            raise lost from None
+    def _most(self, lost: Unanswered) -> int:
+        return ATTEMPTS if lost.taken and self._pinned is None else _MOST_ATTEMPTS
+
+    def _pause(self, attempt: int, lost: Unanswered) -> float:
+        longest = _LAST_PAUSE if lost.taken else _LAST_DRAINED_PAUSE
+        return min(longest, _FIRST_PAUSE * 2.0 ** (attempt - 2)) * self._jitter()

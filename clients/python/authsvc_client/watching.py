@@ -223,10 +223,9 @@ class Watcher:
         except StopIteration:
             raise Unanswered("Watch: the stream has ended", metadata={}, taken=False) from None
         except grpc.RpcError as error:
-            failed = from_rpc(error, methods.WATCH.name)
-            if isinstance(failed, Unauthenticated):
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 self._refused(bearer)
-            raise failed from None
+            raise from_rpc(error, methods.WATCH.name) from None
         finally:
             said.put(None)
             call.cancel()
