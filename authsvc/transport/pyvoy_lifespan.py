@@ -10,7 +10,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from authsvc.api.engine import Engine
@@ -52,11 +52,12 @@ class PyvoyApplication:
         self._calls = calls
         self._grpc: GrpcApplication | None = None
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """One HTTP request, or the lifespan. No coroutine itself, for it would be one more around each call."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request, or the lifespan."""
         if scope["type"] == "http" and self._grpc is not None:
-            return self._grpc.serve(scope, receive, send)
-        return self._live(receive, send) if scope["type"] == "lifespan" else _nothing()
+            await self._grpc.serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -89,10 +90,6 @@ class PyvoyApplication:
         await serving.stop()
         link.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-async def _nothing() -> None:
-    """What this application has to say to anything else."""
 
 
 def _hear(link: Link, grpc: GrpcApplication, serving: Serving, folder: str | None) -> None:
