@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 
 COMMANDS = """
-    serve, demo, smoke, check-config, keys list, keys rotate, keys revoke, clients create, clients list,
+    serve, demo, smoke, check-config, keys list, keys rotate, keys revoke,
+    keys propagation, migrate, limits show, clients create, clients list,
     clients rotate-secret, policy lint, policy apply, policy show, policy decide, roles grant, roles revoke, roles list,
     token issue, token verify, token decode, token revoke, check, limits consume, limits simulate, bench, version
 """
