@@ -7,6 +7,7 @@ and what else stays small: nothing of the service.
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -124,7 +125,7 @@ def _workers(given: Supervision, tls: LiveTls | None) -> Iterator[Callable[[int]
 
 def _worker(given: Supervision, letter: Letter, listen: str, tls: LiveTls | None) -> Worker:
     if not given.in_envoy:
-        return WorkerProcess(IN_PYTHON, letter.plain(), keep=(given.lock,))
+        return WorkerProcess(IN_PYTHON, letter.plain(), os.environ, keep=(given.lock,))
     server = PyvoyServer(IN_ENVOY, letter.plain(), keep=(given.lock,), reuse_port=letter.place is not None)
     return _EnvoyWorker(server, listen, tls, sidecar=given.config.server.tls.mode is TlsMode.MESH)
 

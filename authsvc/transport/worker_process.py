@@ -22,10 +22,13 @@ EXTRA_SECONDS: Final = 10.0
 class WorkerProcess:
     """One `python -m MODULE`, with the letter that it is handed as it starts."""
 
-    def __init__(self, module: str, letter: Mapping[str, Any], *, keep: Sequence[int] = ()) -> None:
+    def __init__(
+        self, module: str, letter: Mapping[str, Any], environment: Mapping[str, str], *, keep: Sequence[int] = ()
+    ) -> None:
         """`keep`: descriptors that it holds for as long as it runs, such as that of a lock."""
         self._module = module
         self._letter = letter
+        self._environment = environment
         self._keep = tuple(keep)
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
@@ -43,7 +46,7 @@ class WorkerProcess:
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this very program
                 [sys.executable, "-m", self._module],
-                env={**os.environ, DESCRIPTOR: str(theirs.fileno())},
+                env={**self._environment, DESCRIPTOR: str(theirs.fileno())},
                 pass_fds=(theirs.fileno(), *self._keep),
                 stdin=subprocess.DEVNULL,
                 # Signals of the terminal are for the supervisor, which drains.

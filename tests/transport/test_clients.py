@@ -136,7 +136,16 @@ def through_envoy(served: Served, folder: Path) -> Iterator[Any]:
     port = free_port()
     config = folder / "envoy.json"
     config.write_text(json.dumps(_proxy(port, served.port)))
-    command: list[str | Path] = [envoy, "-c", config, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    command: list[str | Path] = [
+        envoy,
+        "-c",
+        config,
+        "--concurrency",
+        "1",
+        "--disable-hot-restart",
+        "--log-level",
+        "error",
+    ]
     with running(command, log=folder / "log", ready=lambda _server: is_listening(port)), connect(port) as channel:
         yield channel
 
