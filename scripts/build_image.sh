@@ -21,6 +21,7 @@ if [ "$base" = debian ]; then
     buildah add --quiet "$container" "$root" / >/dev/null
     buildah commit --quiet "$container" "$base" >/dev/null
     buildah rm "$container" >/dev/null
+    rm -rf "$root"
   fi
 fi
 
