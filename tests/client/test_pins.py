@@ -294,6 +294,8 @@ def test_a_pin_of_another_form_is_refused_in_one_line(authsvc: FakeAuthsvc, wron
         ({"AUTHSVC_TLS": "off"}, "needs TLS, which AUTHSVC_TLS switches off"),
         ({"AUTHSVC_ADDRESS": "unix:/run/authsvc"}, "needs an address of host and port"),
         ({"AUTHSVC_ADDRESS": "xds:///authsvc"}, "needs an address of host and port"),
+        ({"AUTHSVC_ADDRESS": "authsvc"}, "AUTHSVC_ADDRESS: is not host:port"),
+        ({"AUTHSVC_ADDRESS": ""}, "AUTHSVC_ADDRESS: is required"),
     ],
 )
 def test_pins_that_nothing_could_be_held_to_are_refused(

@@ -118,3 +118,19 @@ def test_an_address_is_a_name_or_a_list(environ: dict[str, str], address: str, t
     settings = Settings.from_env({**environ, "AUTHSVC_ADDRESS": address, "AUTHSVC_TLS": "off"})
     assert (settings.target, settings.authority) == (target, authority)
     assert Settings(address, server_name="authsvc").authority == "authsvc"
+
+
+@pytest.mark.parametrize(
+    ("settings", "peers"),
+    [
+        (Settings("authsvc:7070"), (("authsvc", 7070, "authsvc"),)),
+        (Settings("dns:///authsvc:7070", server_name="auth.prod"), (("authsvc", 7070, "auth.prod"),)),
+        (Settings("[::1]:1, [::2]:2"), (("::1", 1, "::1"), ("::2", 2, "::2"))),
+        (Settings("ipv4:10.0.0.5:1,10.0.0.6:2", server_name="a"), (("10.0.0.5", 1, "a"), ("10.0.0.6", 2, "a"))),
+        (Settings("xds:///authsvc"), ()),
+        (Settings("unix:/run/authsvc"), ()),
+        (Settings("authsvc"), ()),
+    ],
+)
+def test_peers_are_host_port_and_name(settings: Settings, peers: tuple[tuple[str, int, str], ...]) -> None:
+    assert settings.peers == peers

@@ -129,12 +129,14 @@ class Settings:
 
     @property
     def peers(self) -> tuple[tuple[str, int, str], ...]:
-        """Host, port and the name to prove, of each address; empty where a resolver of its own finds them."""
+        """Host, port and the name to prove, of each address; empty where a resolver of its own finds them, or none."""
         target = self.address.removeprefix("dns:///").removeprefix("dns:")
         if _names_resolver(target) and not target.startswith(("ipv4:", "ipv6:")):
             return ()
         addresses = target.removeprefix("ipv4:").removeprefix("ipv6:").split(",")
         pairs = [part.strip().rpartition(":") for part in addresses]
+        if not all(host and port.isdecimal() for host, _, port in pairs):
+            return ()
         return tuple((host.strip("[]"), int(port), self.server_name or host.strip("[]")) for host, _, port in pairs)
 
     @property
