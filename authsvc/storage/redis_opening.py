@@ -6,6 +6,7 @@ Owns: what is said before the first call. May import: the standard library, `sto
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 from authsvc.storage.redis_connection import RedisConnection, StoreFault
 from authsvc.storage.redis_target import Address, RedisTarget
@@ -19,8 +20,10 @@ async def open_connection(target: RedisTarget, attempt: int = 0) -> RedisConnect
 
     Each `attempt` begins with another Sentinel: the first may be cut off with an old master.
     """
-    address = await _master(target, attempt) if target.master_name else target.addresses[0]
-    connection = await _dial(target, address)
+    # Reading authorities takes tens of milliseconds, in which calls are served.
+    tls = None if target.tls is None else await asyncio.to_thread(target.tls)
+    address = await _master(target, tls, attempt) if target.master_name else target.addresses[0]
+    connection = await _dial(address, tls)
     try:
         await _log_in(connection, target.username, target.password())
         if target.database:
@@ -45,10 +48,9 @@ async def eviction_policy(connection: RedisConnection) -> str:
     return next((line[17:].decode() for line in told.splitlines() if line.startswith(b"maxmemory_policy:")), "")
 
 
-async def _dial(target: RedisTarget, address: Address) -> RedisConnection:
+async def _dial(address: Address, tls: ssl.SSLContext | None) -> RedisConnection:
     loop = asyncio.get_running_loop()
     host, port = address
-    tls = None if target.tls is None else target.tls()
     _, connection = await loop.create_connection(
         lambda: RedisConnection(loop), host, port, ssl=tls, server_hostname=host if tls else None
     )
@@ -70,14 +72,14 @@ async def _log_in(connection: RedisConnection, username: str, password: str) -> 
         raise StoreFault(fault.code, f"the store refuses the login: {fault.code}") from None
 
 
-async def _master(target: RedisTarget, attempt: int) -> Address:
+async def _master(target: RedisTarget, tls: ssl.SSLContext | None, attempt: int) -> Address:
     """What the first Sentinel says that knows the master; they are asked over the same TLS."""
     last: Exception = StoreFault("NO_MASTER", "no Sentinel knows the master")
     first = attempt % len(target.addresses)
     for address in (*target.addresses[first:], *target.addresses[:first]):
         try:
             async with asyncio.timeout(_SENTINEL_S):
-                sentinel = await _dial(target, address)
+                sentinel = await _dial(address, tls)
                 try:
                     await _log_in(sentinel, "", target.sentinel_password())
                     named = await sentinel.call(("SENTINEL", "get-master-addr-by-name", target.master_name))

@@ -90,9 +90,10 @@ async def test_sentinels_are_asked_over_tls_where_the_store_is() -> None:
     async with server:
         port = server.sockets[0].getsockname()[1]
         async with started(parse_url(f"rediss+sentinel://127.0.0.1:{port}/counters")) as (node, _):
-            await wait_for_async(lambda: heard, what="somebody who connects")
+            await wait_for_async(lambda: TLS_HANDSHAKE in heard, what="somebody who connects")
             assert not node.available
-    assert set(heard) == {TLS_HANDSHAKE}
+    # On a busy machine one may give up before it says anything.
+    assert set(heard) <= {TLS_HANDSHAKE, b""}
 
 
 @pytest.mark.standard("R9")
