@@ -15,8 +15,6 @@ from typing import Any, Final, Protocol, TypeVar
 
 from authsvc.cli.faults import CommandFault, Exit, Fault
 from authsvc.cli.orphans import Orphans
-from authsvc.transport.link import StartFault
-from authsvc.transport.listening import ListenFault
 
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
@@ -83,6 +81,9 @@ class Supervisor:
         except BaseException:
             self._kill()
             await asyncio.gather(*others, return_exceptions=True)
+            # One of them may have become ready in this moment.
+            for worker in self._workers.values():
+                worker.kill()
             raise
         return told
 
@@ -131,7 +132,7 @@ class Supervisor:
         """Empty where it serves, else why it does not."""
         try:
             await self._begin(number)
-        except (ListenFault, StartFault) as fault:
+        except Exception as fault:  # noqa: BLE001 - a full disk, no more processes: the other workers go on
             return f"not started: {fault}"
         return ""
 

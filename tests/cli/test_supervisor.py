@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -71,8 +73,9 @@ class Team:
         self.supervisor = Supervisor(self._make, count, grace=10.0, orphans=Orphans(), say=self._say)
 
     def _make(self, number: int) -> Program:
-        program = Program(self._text_of(number, self._turns[number]))
+        turn = self._turns[number]
         self._turns[number] += 1
+        program = Program(self._text_of(number, turn))
         self.made.append(program)
         return program
 
@@ -104,6 +107,31 @@ def test_what_ends_starts_again_after_pauses_that_grow() -> None:
         (2, "has not started: it cannot; it starts again in 0.4 s"),
         (2, "is ready again"),
     ]
+    assert team.ended()
+
+
+def test_whatever_keeps_one_from_starting_again_the_others_go_on() -> None:
+    def text_of(number: int, turn: int) -> str:
+        if (number, turn) == (2, 1):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return ENDS if (number, turn) == (2, 0) else SERVES
+
+    async def run() -> Team:
+        team = Team(text_of, 2)
+        await team.supervisor.start()
+        stopped = asyncio.Event()
+        running = asyncio.create_task(team.supervisor.run(stopped))
+        async with asyncio.timeout(30):
+            while not team.said or team.said[-1][1] != "is ready again":
+                assert not running.done()
+                team.heard.clear()
+                await asyncio.wait([running, asyncio.create_task(team.heard.wait())], return_when="FIRST_COMPLETED")
+            stopped.set()
+            await running
+        return team
+
+    team = asyncio.run(run())
+    assert "No space left on device" in team.said[1][1]
     assert team.ended()
 
 
