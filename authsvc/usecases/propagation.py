@@ -82,7 +82,8 @@ class Propagation:
         end = time.monotonic() + within
         seen = Spread()
         while True:
-            with contextlib.suppress(AuthsvcError):
+            # Whatever it is: the change is made, and who asked for it must hear so.
+            with contextlib.suppress(Exception):
                 seen = Spread.of(await self.replicas(), order, self.may_answer)
             if seen.is_complete or time.monotonic() >= end:
                 return seen
@@ -119,6 +120,7 @@ class Reporter:
         self._replica_id = replica_id
         self._configured = configured
         self._live = configured
+        self._may_answer = may_answer
         self._forget_after = max(FORGET_SECONDS, 2 * may_answer)
         self._tell = tell
         self._outage = Outage()
@@ -166,13 +168,17 @@ class Reporter:
             await self._report()
 
     async def _report(self) -> None:
+        if self._tail.age() > self._may_answer:
+            # It answers nobody: neither a rotation nor a share of a limit is to wait for it.
+            return
         held = self._tail.held
         row = Replica(self._replica_id, held.revision.order, len(self._watchers), self._watchers.held())
         try:
             rows = await asyncio.to_thread(self._record.report_replica, row, forget_after=self._forget_after)
-        except AuthsvcError as error:
+        except Exception as error:  # noqa: BLE001 - whatever a row of another release holds, the next report is due
             if self._outage.goes_on(time.monotonic()):
-                self._tell("replica.unreported", {"text": error.message})
+                text = error.message if isinstance(error, AuthsvcError) else type(error).__name__
+                self._tell("replica.unreported", {"text": text})
             return
         if self._outage.is_over():
             self._tell("replica.reported", {})

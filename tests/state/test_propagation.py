@@ -30,6 +30,7 @@ class Rows:
     def __init__(self, *others: Replica) -> None:
         self.rows = {replica.replica_id: replica for replica in others}
         self.down = False
+        self.fault: Exception = Unavailable("the record is away")
         self.reports = 0
         self.forget_after = 0.0
 
@@ -38,20 +39,20 @@ class Rows:
         self.reports += 1
         self.forget_after = forget_after
         if self.down:
-            raise Unavailable("the record is away")
+            raise self.fault
         self.rows[replica.replica_id] = replica
         return self.replicas()
 
     def replicas(self) -> tuple[Replica, ...]:
         """As `Replicas.replicas`."""
         if self.down:
-            raise Unavailable("the record is away")
+            raise self.fault
         return tuple(self.rows.values())
 
     def withdraw_replica(self, replica_id: str) -> None:
         """As `Replicas.withdraw_replica`."""
         if self.down:
-            raise Unavailable("the record is away")
+            raise self.fault
         del self.rows[replica_id]
 
 
@@ -182,17 +183,27 @@ def test_live_replicas_are_those_seen_within_a_minute_and_never_fewer_than_confi
         run(reporting, scenario)
 
 
+# A row that a later release wrote may be one that this release cannot read.
+FAULTS = pytest.mark.parametrize(
+    ("fault", "text"), [(Unavailable("the record is away"), "the record is away"), (ValueError("3"), "ValueError")]
+)
+
+
 @pytest.mark.standard("U6")
-def test_while_the_record_is_down_the_number_stays_and_the_outage_is_told_once(world: World) -> None:
+@FAULTS
+def test_while_the_record_is_down_the_number_stays_and_the_outage_is_told_once(
+    world: World, fault: Exception, text: str
+) -> None:
     reporting = Reporting(world, Rows(Replica("other", R)))
 
     async def scenario() -> None:
+        reporting.rows.fault = fault
         reporting.rows.down = True
         reporting.rows.rows.clear()
         for _ in range(3):
             await reporting.change_a_key()
         assert reporting.reporter.live_replicas == 2
-        assert reporting.told == [("replica.unreported", {"text": "the record is away"})]
+        assert reporting.told == [("replica.unreported", {"text": text})]
         reporting.rows.down = False
         await reporting.change_a_key()
         await wait_for_async(lambda: reporting.reporter.live_replicas == 1)
@@ -207,6 +218,19 @@ def test_a_start_and_a_stop_without_the_record_go_on(world: World) -> None:
 
     async def scenario() -> None:
         assert reporting.reporter.live_replicas == 1
+
+    run(reporting, scenario)
+
+
+@pytest.mark.standard("K2", "K5", "U6")
+def test_a_replica_that_is_too_old_to_answer_reports_no_more_so_that_no_rotation_waits_for_it(world: World) -> None:
+    reporting = Reporting(world, Rows())
+    world.clock.advance(int(MAX_AGE) + 1)
+
+    async def scenario() -> None:
+        assert reporting.rows.rows == {}
+        await reporting.change_a_key()
+        assert reporting.rows.rows.keys() == {ME}
 
     run(reporting, scenario)
 
@@ -251,9 +275,11 @@ def test_it_is_complete_where_nobody_is_left_to_wait_for(*, everywhere: bool, ac
 
 
 @pytest.mark.standard("U6", "K9")
-def test_a_record_that_cannot_be_asked_tells_nothing_and_promises_nothing() -> None:
+@FAULTS
+def test_a_record_that_cannot_be_asked_tells_nothing_and_promises_nothing(fault: Exception, text: str) -> None:
     rows = Rows(HERE)
-    rows.down = True
+    assert text
+    rows.down, rows.fault = True, fault
     assert asyncio.run(Propagation(rows, MAX_AGE).spread(R)) == Spread(0, 0, everywhere=False)
 
 
