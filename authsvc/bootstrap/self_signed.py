@@ -44,6 +44,18 @@ _AUTHORITY = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authsvc self-si
 _SERVER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authsvc")])
 _ALWAYS = "localhost"
 """A name that both bear, so that whoever holds the authority's knows one to ask for."""
+_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+"""What a key may be used for, as `x509.KeyUsage` names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +116,16 @@ class SelfSigned:
     def _issue(self, subject: x509.Name, names: list[x509.GeneralName], now: int, life: dt.timedelta) -> bytes:
         key, moment = private_key(self.key), dt.datetime.fromtimestamp(now, dt.UTC)
         is_authority = subject == _AUTHORITY
+        usage = dict.fromkeys(_USAGES, False) | {"key_cert_sign" if is_authority else "digital_signature": True}
         builder = (
             x509.CertificateBuilder(_AUTHORITY, subject, key.public_key(), x509.random_serial_number())
             .not_valid_before(moment - CLOCKS)
             .not_valid_after(moment + life)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            # RFC 5280 sections 4.2.1.1 to 4.2.1.3: who verifies strictly, as Python does from 3.13 on, wants them.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+            .add_extension(x509.KeyUsage(**usage), critical=True)
             .add_extension(
                 x509.BasicConstraints(ca=is_authority, path_length=0 if is_authority else None), critical=True
             )

@@ -78,6 +78,8 @@ def test_a_client_that_was_given_the_authoritys_certificate_once_trusts_every_re
             assert do(channel, "who")
         # OpenSSL's verification, as curl's and most others', is of another make than grpcio's.
         context = ssl.create_default_context(cadata=first.anchor.decode())
+        # As Python does by default from 3.13 on.
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
         with (
             socket.create_connection(("127.0.0.1", server.port), timeout=5) as plain,
             context.wrap_socket(plain, server_hostname="authsvc.test") as secure,
