@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from authsvc.bootstrap.service import Addresses
     from authsvc.cli.serve_workers import Addresses as SupervisedAddresses
     from authsvc.config import Config
-    from authsvc.transport.tls import LiveTls
+    from authsvc.transport.tls import LiveTls, TlsMaterial
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may hold the interpreter while others wait: at Python's 5 ms one busy thread beside the loop costs
@@ -185,8 +185,19 @@ def _tell_admin_file(directory: Path, addresses: Addresses | SupervisedAddresses
     """Keep address and certificate in the first admin's file true: one moves, the other is renewed."""
     if tls is None:
         _write_admin_file(directory, addresses.grpc)
-    else:
-        tls.use(lambda shown: _write_admin_file(directory, addresses.grpc, shown.anchor.decode(), shown.pin))
+        return
+
+    def write(shown: TlsMaterial) -> None:
+        from authsvc.core.errors import InvalidRequest
+
+        try:
+            _write_admin_file(directory, addresses.grpc, shown.anchor.decode(), shown.pin)
+        except InvalidRequest as error:
+            # Whoever shows the certificate must get the new one all the same.
+            (at,) = error.violations
+            print(f"authsvc: warning: {at.field}: {at.description}", file=sys.stderr, flush=True)
+
+    tls.use(write)
 
 
 def _write_admin_file(directory: Path, address: str, certificate: str = "", pin: str = "") -> None:

@@ -106,6 +106,21 @@ def test_a_renewed_certificate_is_shown_without_a_restart_and_open_connections_s
         assert serial(admin["certificate"]) == serial(renewed)
 
 
+@pytest.mark.standard("U1")
+def test_an_admins_file_that_is_none_holds_up_no_renewal(tmp_path: Path, transport: str) -> None:
+    authority = Authority()
+    settings = files(authority, tmp_path, transport)
+    trusted = grpc.ssl_channel_credentials(authority.pem)
+    with serving(tmp_path / "data", settings, credentials=trusted) as service:
+        put(service.directory / "admin.json", b"{")
+        renewed, its_key = authority.issue(*NAMES)
+        put(Path(settings["server.tls.certificate"]), renewed)
+        put(Path(settings["server.tls.key"]), its_key)
+        for address in (service.grpc, service.http):
+            wait_for(lambda address=address: shown(address) == serial(renewed), 10.0, address)  # type: ignore[misc]
+        wait_for(lambda: metric(service, "authsvc_tls_files_refused") == 0, 10.0)
+
+
 @pytest.mark.standard("U1", "U14")
 def test_an_expired_certificate_is_said_at_start_and_a_renewal_heals_it(tmp_path: Path, transport: str) -> None:
     authority = Authority()
