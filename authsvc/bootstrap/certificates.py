@@ -7,8 +7,6 @@ start.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import ssl
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,12 +19,12 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 
 from authsvc.config import TlsVersion
 from authsvc.core.errors import InvalidRequest
+from authsvc.core.pins import pin_of
 from authsvc.storage import secret_files
 from authsvc.transport.tls import TlsMaterial, server_context
 
@@ -70,7 +68,6 @@ def _material(files: TlsFiles, key_pem: bytes, chain_pem: bytes, client_ca_pem: 
     trusted: list[x509.Certificate] = []
     if files.client_ca is not None and client_ca_pem is not None:
         trusted = _certificates(client_ca_pem, files.client_ca, CLIENT_CA)
-    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     material = TlsMaterial(
         # Written anew: files may hold text beside the PEM.
         chain=_pem(chain),
@@ -80,7 +77,7 @@ def _material(files: TlsFiles, key_pem: bytes, chain_pem: bytes, client_ca_pem: 
         not_after=min(int(certificate.not_valid_after_utc.timestamp()) for certificate in chain),
         client_ca_not_after=max((int(one.not_valid_after_utc.timestamp()) for one in trusted), default=None),
         anchor=_pem(chain[:1]),
-        pin=f"sha256/{base64.b64encode(hashlib.sha256(spki).digest()).decode()}",
+        pin=pin_of(chain[0]),
     )
     try:
         server_context(material, TlsVersion.TLS_1_2)

@@ -20,10 +20,10 @@ import trustme
 from cryptography import x509
 
 from authsvc.bootstrap.self_signed import SelfSigned
+from authsvc.core.pins import pin_of
 from authsvc_client import AsyncClient, Client, InvalidRequest, Settings, Tls, Unavailable
 from authsvc_client.chains import LOOK_AGAIN
 from authsvc_client.operations import Operations
-from authsvc_client.pins import pin_of
 from authsvc_client.testing import FakeAuthsvc
 from authsvc_client.testing.rows import Rows
 from authsvc_client.wire import Wire

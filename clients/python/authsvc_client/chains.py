@@ -1,7 +1,7 @@
 """The certificates that servers present now, and the roots that follow from them and the pins.
 
-Owns: the handshake that fetches a chain, and when it is fetched again. May import: `ssl`, `cryptography`, `pins`,
-`refreshed`, `settings`. A handshake a replica, in a thread of a flight; calls wait for the first one only.
+Owns: the handshake that fetches a chain, and when it is fetched again. May import: `ssl`, `cryptography`, `core`
+and the modules of this package that do no I/O. A handshake a replica, in a thread of a flight; calls wait for the first one only.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from authsvc.core.errors import Unavailable
+from authsvc.core.pins import pin_of, pinned
 from authsvc_client.flow import Flow
-from authsvc_client.pins import Roots, as_pem, pin_of, pinned
+from authsvc_client.pins import Roots, as_pem
 from authsvc_client.refreshed import Lease, Refreshed
 from authsvc_client.settings import Settings
 

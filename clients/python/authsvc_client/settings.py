@@ -1,7 +1,7 @@
 """What a client must be told, and where it is told: the environment.
 
-Owns: the settings, their names in the environment, and their faults. May import: the standard library, `core`
-and `pins`. Secrets are file paths. Names with a double underscore are the service's own and are not read here.
+Owns: the settings, their names in the environment, and their faults. May import: the standard library and
+`core`. Secrets are file paths. Names with a double underscore are the service's own and are not read here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from authsvc.core import values
 from authsvc.core.durations import parse_duration
 from authsvc.core.errors import FieldViolation, InvalidRequest
-from authsvc_client.pins import wrong_pins
+from authsvc.core.pins import wrong_pins
 
 PREFIX = "AUTHSVC_"
 
