@@ -49,7 +49,7 @@ Evaluate = Callable[[Frame], Any]
 
 
 class Expression:
-    """A compiled condition."""
+    """A compiled condition; it reads the variables of `names`. A loop binds its own in the mapping while it runs."""
 
     __slots__ = ("_cost", "_evaluate", "names")
 
@@ -57,13 +57,9 @@ class Expression:
         self._evaluate = evaluate
         self._cost = cost
         self.names = names
-        """The variables that it reads."""
 
     def holds(self, variables: dict[str, Any]) -> bool:
-        """Whether it is true. Raises ConditionFailed where it fails, spends its budget, or is no bool.
-
-        A loop binds its variable in `variables` while it runs.
-        """
+        """Whether it is true. Raises ConditionFailed where it fails, spends its budget, or is no bool."""
         try:
             value = self._evaluate(Frame(BUDGET - self._cost, variables))
         except EvaluationError as error:
