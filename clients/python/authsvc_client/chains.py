@@ -1,7 +1,8 @@
 """The certificates that servers present now, and the roots that follow from them and the pins.
 
 Owns: the handshake that fetches a chain, and when it is fetched again. May import: `ssl`, `cryptography`, `core`
-and the modules of this package that do no I/O. A handshake a replica, in a thread of a flight; calls wait for the first one only.
+and the modules of this package that do no I/O. A handshake a replica, in a thread of a flight; calls wait for the first
+one only.
 """
 
 from __future__ import annotations
