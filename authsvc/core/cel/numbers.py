@@ -44,9 +44,7 @@ class Budget:
     """The steps that are left."""
 
     __slots__ = ("left",)
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
+    left: int
 
     def take(self, steps: int) -> None:
         """Spend steps. Raises BudgetSpent."""
