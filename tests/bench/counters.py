@@ -76,10 +76,8 @@ class Counting:
 
     def redis(self) -> tuple[float, int]:
         """Processor seconds and scripts of Redis so far."""
-        told = self.store.ask("INFO", "cpu").decode() + self.store.ask("INFO", "commandstats").decode()
-        pairs = dict(line.split(":", 1) for line in told.splitlines() if ":" in line)
-        scripts = pairs["cmdstat_evalsha"].partition("calls=")[2].partition(",")[0]
-        return float(pairs["used_cpu_user"]) + float(pairs["used_cpu_sys"]), int(scripts)
+        cpu, scripts = self.store.ask("INFO", "cpu"), self.store.ask("INFO", "commandstats")["cmdstat_evalsha"]
+        return cpu["used_cpu_user"] + cpu["used_cpu_sys"], scripts["calls"]
 
 
 def main() -> None:

@@ -244,9 +244,8 @@ def test_a_store_that_only_errs_is_left_alone_but_for_a_trial_now_and_then(one: 
 
 
 def _calls(one: Store) -> int:
-    told = one.ask("INFO", "commandstats")
-    line = next(line for line in told.splitlines() if line.startswith(b"cmdstat_evalsha:"))
-    return int(line.split(b"calls=")[1].split(b",")[0])
+    calls: int = one.ask("INFO", "commandstats")["cmdstat_evalsha"]["calls"]
+    return calls
 
 
 @pytest.mark.standard("R9", "R10")
@@ -260,7 +259,7 @@ def test_a_failover_costs_seconds_of_policy_and_never_a_connection_to_the_old_ma
         wait_for(lambda: told_by_the_store(bench, counted), 20, "the new master being asked")
         old.signal(signal.SIGCONT)
         assert decided(bench.consume([hit(counted)])) == [(True, DecidedBy.STORE)]
-        assert new.ask("DBSIZE").startswith(b":1")
+        assert new.ask("DBSIZE") == 1
 
 
 @pytest.mark.standard("R9")

@@ -13,8 +13,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.support.ports import free_port, free_ports
 from tests.support.servers import Server, running
@@ -63,8 +67,8 @@ class Store:
         """Where it is."""
         return f"redis://127.0.0.1:{self.port}"
 
-    def ask(self, *words: str) -> bytes:
-        """The first bytes of the reply to one command, over a connection of its own."""
+    def ask(self, *words: str) -> Any:
+        """See `ask`."""
         return ask(self.port, *words)
 
     def signal(self, which: signal.Signals) -> None:
@@ -72,12 +76,12 @@ class Store:
         os.kill(self.server.process.pid, which)
 
 
-def ask(port: int, *words: str) -> bytes:
-    """The first bytes of the reply to one command; raises OSError where nobody answers."""
-    parts = [f"*{len(words)}\r\n", *(f"${len(word.encode())}\r\n{word}\r\n" for word in words)]
-    with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
-        connection.sendall("".join(parts).encode())
-        return connection.recv(65536)
+def ask(port: int, *words: str) -> Any:
+    """The reply to one command as redis-py reads it, which is not the reader under test; raises RedisError."""
+    with redis.Redis(
+        port=port, protocol=2, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+    ) as client:
+        return client.execute_command(*words)
 
 
 @contextmanager
@@ -114,8 +118,8 @@ class Watched:
 
     def master(self) -> int:
         """The port of the master as the first Sentinel names it."""
-        reply = ask(self.sentinels[0], "SENTINEL", "get-master-addr-by-name", "counters")
-        return int(reply.split(b"\r\n")[4])
+        _host, port = ask(self.sentinels[0], "SENTINEL", "get-master-addr-by-name", "counters")
+        return int(port)
 
 
 @contextmanager
@@ -125,7 +129,7 @@ def watched() -> Iterator[Watched]:
     with ExitStack() as stack:
         master = stack.enter_context(store(binary=binary))
         replica = stack.enter_context(store("--replicaof", "127.0.0.1", str(master.port), binary=binary))
-        wait_for(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"), 15, "replication")
+        wait_for(lambda: replica.ask("INFO", "replication")["master_link_status"] == "up", 15, "replication")
         ports = free_ports(3)
         for port in ports:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authsvc-sentinel-")))
@@ -142,14 +146,20 @@ def watched() -> Iterator[Watched]:
 
 
 def _knows_all(port: int) -> bool:
-    told = ask(port, "SENTINEL", "master", "counters")
-    return b"num-other-sentinels\r\n$1\r\n2" in told and b"num-slaves\r\n$1\r\n1" in told
+    words = iter(ask(port, "SENTINEL", "master", "counters"))
+    told = dict(zip(words, words, strict=True))
+    return (told[b"num-other-sentinels"], told[b"num-slaves"]) == (b"2", b"1")
 
 
 def _ready(port: int, _server: Server) -> bool:
-    with suppress(OSError):
-        return ask(port, "PING")[:1] in {b"+", b"-"}
-    return False
+    try:
+        ask(port, "PING")
+    except redis.ResponseError:
+        return True
+    except redis.RedisError as fault:
+        # One that wants a password first answers too.
+        return isinstance(fault, redis.AuthenticationError)
+    return True
 
 
 def _accepting(port: int, _server: Server) -> bool:
