@@ -55,22 +55,23 @@ class SyncHandlers:
 
     async def watch(self, requests: Requests, context: Context) -> AsyncGenerator[bytes, None]:
         """The state, then what changes, until one side ends it."""
-        first = await _first(requests, context)
-        if first is None:
-            return
-        wanted = convert_sync.opening(first)
-        known = await self._caught_up(wanted, context)
-        loop = asyncio.get_running_loop()
-        with self._watchers.watching(wanted.interest, known) as watcher:
-            context.call.on_end(partial(_wake, loop, watcher))
-            reading = loop.create_task(_read(requests, watcher))
-            try:
-                async with aclosing(self._answers(watcher, context)) as answers:
-                    async for answer in answers:
-                        yield answer + self._encoding.age(self._tail.age())
-            finally:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+        with self._watchers.place(context.caller.subject):
+            first = await _first(requests, context)
+            if first is None:
+                return
+            wanted = convert_sync.opening(first)
+            known = await self._caught_up(wanted, context)
+            loop = asyncio.get_running_loop()
+            with self._watchers.watching(wanted.interest, known) as watcher:
+                context.call.on_end(partial(_wake, loop, watcher))
+                reading = loop.create_task(_read(requests, watcher))
+                try:
+                    async with aclosing(self._answers(watcher, context)) as answers:
+                        async for answer in answers:
+                            yield answer + self._encoding.age(self._tail.age())
+                finally:
+                    reading.cancel()
+                    await asyncio.gather(reading, return_exceptions=True)
 
     async def _answers(self, watcher: Watcher, context: Context) -> AsyncGenerator[bytes, None]:
         encoding, told, quiet = self._encoding, False, False

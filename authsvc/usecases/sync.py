@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from authsvc.state.tail import Tail
 
 MOST_WATCHERS = 5_000
+MOST_OF_A_CALLER = 250
+"""Streams that one subject may hold open: most of a process' are left to others, be it the 1,000 of `grpcio`."""
 GATHER_SECONDS = 0.05
 """The least time between two changes that watchers are told of; what comes between is told together."""
 HEARTBEAT_SECONDS = 10.0
@@ -127,6 +129,7 @@ class Watchers:
         tail: Tail,
         *,
         most: int = MOST_WATCHERS,
+        most_of_a_caller: int = MOST_OF_A_CALLER,
         gather: float = GATHER_SECONDS,
         heartbeat: float = HEARTBEAT_SECONDS,
     ) -> None:
@@ -136,6 +139,8 @@ class Watchers:
         """The state that watchers are brought to: never older than one that anybody of them was sent."""
         self._tail = tail
         self._most = most
+        self._most_of_a_caller = most_of_a_caller
+        self._places: Counter[str] = Counter()
         self._gather = gather
         self._watchers: dict[Watcher, None] = {}
         self._due: dict[Watcher, None] = {}
@@ -158,6 +163,22 @@ class Watchers:
 
     def __len__(self) -> int:
         return len(self._watchers)
+
+    @contextlib.contextmanager
+    def place(self, subject: str) -> Iterator[None]:
+        """A stream of a caller while the block runs, from before it says what for.
+
+        Raises Exhausted OVERLOADED where this caller holds too many.
+        """
+        if self._places[subject] >= self._most_of_a_caller:
+            raise Exhausted("this caller holds too many streams of this replica", Reason.OVERLOADED)
+        self._places[subject] += 1
+        try:
+            yield
+        finally:
+            self._places[subject] -= 1
+            if not self._places[subject]:
+                del self._places[subject]
 
     @contextlib.contextmanager
     def watching(self, interest: Interest, known: Position | None) -> Iterator[Watcher]:

@@ -58,9 +58,9 @@ class SyncServiceServicer:
         Whoever has heard nothing for `max_stale`, less the `age` of what it heard last, asks the service
         (VerifyToken, Authorize) or refuses.
         Errors: INVALID_ARGUMENT (REQUEST_INVALID) for requests out of this order, an acknowledgement of what this
-        stream did not send, or many that say nothing new; RESOURCE_EXHAUSTED (OVERLOADED) with RetryInfo above 5,000 watchers a worker; UNAVAILABLE
-        (SHUTTING_DOWN) where the replica drains, (RECORD_UNAVAILABLE) where it follows the record no more or
-        is behind `known_revision`. Reconnect after each but INVALID_ARGUMENT and PERMISSION_DENIED.
+        stream did not send, or many that say nothing new; RESOURCE_EXHAUSTED (OVERLOADED) with RetryInfo above 5,000
+        watchers a worker, or 250 streams of one subject there; UNAVAILABLE (SHUTTING_DOWN) where the replica drains,
+        (RECORD_UNAVAILABLE) where it follows the record no more or is behind `known_revision`. Reconnect after each but INVALID_ARGUMENT and PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -352,6 +352,32 @@ def test_above_the_cap_a_watcher_is_refused_with_a_time_to_come_back(record: Sql
     run(world, scenario)
 
 
+@pytest.mark.standard("U3")
+def test_one_caller_takes_its_share_of_the_streams_and_leaves_the_rest_to_others(record: SqlRecord) -> None:
+    world = World(record, most_of_a_caller=2)
+
+    async def scenario() -> None:
+        first, silent = Follower(world), Follower(world)
+        await first.take()
+        # One that has not said what for takes a place too.
+        silent._requests = asyncio.Queue()
+        waiting = asyncio.create_task(silent.take())
+        await asyncio.sleep(0)
+        third = await refusal(Follower(world))
+        assert isinstance(third, Exhausted)
+        assert third.reason is Reason.OVERLOADED
+        await Follower(world, "other").take()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        second = Follower(world)
+        await second.take()
+        assert isinstance(await refusal(Follower(world)), Exhausted)
+        await first.leave()
+        await Follower(world).take()
+
+    run(world, scenario)
+
+
 def test_an_opening_that_never_comes_ends_the_stream_and_an_end_before_it_says_so(world: World) -> None:
     async def scenario() -> None:
         nobody = Follower(world)

@@ -13,11 +13,13 @@ from authsvc.api.calls import Call, Context
 from authsvc.api.handlers_sync import SyncHandlers
 from authsvc.api.sync_encoding import SyncEncoding
 from authsvc.clock import FakeClock
+from authsvc.core.clients import Client
 from authsvc.core.revocations import RevocationKind
 from authsvc.ports.record import Revocation, RevocationMark
 from authsvc.state.tail import Tail
 from authsvc.storage.sql.record import SqlRecord
 from authsvc.usecases.key_sets import KeySets
+from authsvc.usecases.principals import Principal
 from authsvc.usecases.sync import Watchers
 from authsvc.v1 import sync_pb2
 from tests.support.record_values import NOW, SCHEDULE, draft, key, keys_change, verify_keys
@@ -32,13 +34,22 @@ class World:
     """One replica. Its tail moves when told to."""
 
     def __init__(
-        self, record: SqlRecord, *, max_bytes: int = 2**25, max_age: float = 120, most: int = 5_000, gather: float = 0.0
+        self,
+        record: SqlRecord,
+        *,
+        max_bytes: int = 2**25,
+        max_age: float = 120,
+        most: int = 5_000,
+        most_of_a_caller: int = 250,
+        gather: float = 0.0,
     ) -> None:
         record.change_keys(keys_change(key("k1")), draft(), expected=None)
         self.record = record
         self.clock = FakeClock(NOW)
         self.tail = Tail(record, verify_keys, self.clock, max_age=max_age)
-        self.watchers = Watchers(self.tail, most=most, gather=gather, heartbeat=HEARTBEAT)
+        self.watchers = Watchers(
+            self.tail, most=most, most_of_a_caller=most_of_a_caller, gather=gather, heartbeat=HEARTBEAT
+        )
         self.acknowledgements = 0
         sets = KeySets(SCHEDULE, lambda: 0.0)
         self.encoding = SyncEncoding(self.tail.history, sets, ISSUER, self.clock.now, max_bytes=max_bytes, max_stale=30)
@@ -79,10 +90,11 @@ class World:
 class Follower:
     """A watcher that takes one answer when told to, and holds what it was told."""
 
-    def __init__(self, world: World, **wanted: Any) -> None:
+    def __init__(self, world: World, client_id: str = "watcher", /, **wanted: Any) -> None:
         self._world = world
         self._requests: asyncio.Queue[sync_pb2.WatchRequest | None] = asyncio.Queue()
         self.context = Context(Call("authsvc.v1.SyncService/Watch", cancelled=lambda: self.gone), NOW, float("inf"))
+        self.context.principal = Principal(f"client:{client_id}", Client(client_id=client_id), frozenset())
         self.context.look_again = self._look_again
         self.gone = False
         self.refused: Exception | None = None
