@@ -297,7 +297,8 @@ def cerbos() -> Iterator[Running]:
             f"storage.disk.directory={policies}",
             "telemetry.disabled=true",
         )
-        command = ["taskset", "-c", str(SERVER_CPU), str(binary), "server", "--log-level=error"]
+        # Scheduled as ours is, since that alone makes calls cheaper.
+        command = ["chrt", "-b", "0", "taskset", "-c", str(SERVER_CPU), str(binary), "server", "--log-level=error"]
         command += [f"--set={setting}" for setting in settings]
         environment = {"GOMAXPROCS": "1"}
         log = Path(folder) / "log"
