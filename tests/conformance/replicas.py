@@ -29,6 +29,9 @@ class Bench(Protocol):
     def open(self) -> ReplicaRecord:
         """Another instance."""
 
+    def sql(self, statement: str) -> object:
+        """Go behind the record's back."""
+
 
 def without_age(replicas: tuple[Replica, ...]) -> tuple[Replica, ...]:
     """What they reported."""
@@ -66,6 +69,18 @@ class ReplicasSuite:
         wait_for(lambda: record.replicas()[0].age > 0.1)
         assert without_age(record.report_replica(TWO, forget_after=0.1)) == (TWO,)
         assert without_age(record.replicas()) == (TWO,)
+
+    def test_whoever_was_seen_in_the_future_is_forgotten_in_the_usual_time_and_counts_until_then(
+        self, bench: Bench
+    ) -> None:
+        record = bench.open()
+        record.report_replica(ONE, forget_after=FOREVER)
+        # As after a fail-over to a server whose clock is behind.
+        bench.sql("UPDATE replica SET seen_at = seen_at + 3600000")
+        assert [replica.age for replica in record.replicas()] == [0]
+        assert without_age(record.report_replica(TWO, forget_after=60)) == (ONE, TWO)
+        wait_for(lambda: record.replicas()[0].age > 0.1)
+        assert without_age(record.report_replica(TWO, forget_after=0.1)) == (TWO,)
 
     def test_whoever_withdraws_is_gone_at_once(self, bench: Bench) -> None:
         record = bench.open()

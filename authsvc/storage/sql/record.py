@@ -285,8 +285,8 @@ class SqlRecord:
     def report_replica(self, replica: Replica, *, forget_after: float) -> tuple[Replica, ...]:
         """See `Replicas.report_replica`."""
         with self._writer.locked() as connection:
-            replica_rows.put(connection, replica)
             replica_rows.forget(connection, forget_after)
+            replica_rows.put(connection, replica)
             return replica_rows.rows(connection)
 
     def replicas(self) -> tuple[Replica, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, update
 
 from authsvc.ports.replicas import Replica
 from authsvc.storage.sql import dialects, tables
@@ -30,9 +30,14 @@ def put(connection: Connection, replica: Replica) -> None:
 
 
 def forget(connection: Connection, seconds: float) -> None:
-    """Drop rows not seen for so long."""
-    limit = dialects.now_ms(connection) - int(seconds * _MILLISECONDS)
-    connection.execute(delete(tables.replica).where(tables.replica.c.seen_at < limit))
+    """Drop rows not seen for so long; to be done before `put`, so that all who report lock rows in one order.
+
+    A row from the future, where the clock was set back or another server's is behind, counts as seen now: whoever
+    lives reports again, and whoever does not is forgotten in the usual time.
+    """
+    now, seen_at = dialects.now_ms(connection), tables.replica.c.seen_at
+    connection.execute(update(tables.replica).where(seen_at > now).values(seen_at=now))
+    connection.execute(delete(tables.replica).where(seen_at < now - int(seconds * _MILLISECONDS)))
 
 
 def remove(connection: Connection, replica_id: str) -> None:
@@ -51,7 +56,7 @@ def rows(connection: Connection) -> tuple[Replica, ...]:
             (row.epoch, row.number),
             row.watchers,
             tuple(((epoch, number), count) for epoch, number, count in json.loads(row.acknowledged)),
-            # The wall clock of the database may be set back.
+            # The wall clock of the database may be set back; see `forget`.
             max(0, row.age) / _MILLISECONDS,
         )
         for row in found
