@@ -13,7 +13,7 @@ from authsvc.core.claims import TokenDraft
 from authsvc.core.errors import Internal, Reason, TokenRefused
 from authsvc.core.revocations import RevocationKind, revocation_digest
 from authsvc.v1 import sync_pb2
-from authsvc_client.knowledge import MAX_STALE, PROMISED, Known, Watched
+from authsvc_client.knowledge import MAX_STALE, PROMISED, WAITED, Known, Watched
 
 ISSUER, AUDIENCE = "https://auth.test", frozenset({"app"})
 NOW = 1_700_000_000
@@ -175,6 +175,48 @@ def test_the_first_wait_after_a_silence_proves_nothing_either() -> None:
     reader = Reader(whole())
     reader.read(heartbeat(), 100.0 + PROMISED + 20.0, waited=PROMISED + 20.0)
     assert reader.watched.usable(100.0 + PROMISED + 20.0) is None
+
+
+@pytest.mark.standard("U12")
+def test_a_reader_that_lags_behind_a_stream_without_a_pause_keeps_nothing_fresh() -> None:
+    reader, read = Reader(whole()), 100.0
+    # Twenty changes a second come, five are read: each lay there already, and none is silent for long.
+    for number in range(1, 150):
+        read += 0.2
+        reader.read(delta(revision=f"r-1.{number}"), read, waited=WAITED - 0.01)
+    assert reader.watched.revision == "r-1.149"
+    assert reader.watched.usable(129.9)
+    assert reader.watched.usable(130.0) is None
+    assert reader.watched.unproven(read) == pytest.approx(read - 100.0)
+
+
+@pytest.mark.standard("U12")
+def test_a_reader_that_keeps_up_stays_fresh_by_the_pauses_of_a_busy_stream() -> None:
+    reader, read = Reader(whole()), 100.0
+    for number in range(1, 100):
+        read += 1.0
+        reader.read(delta(revision=f"r-1.{2 * number}"), read, waited=WAITED)
+        reader.read(delta(revision=f"r-1.{2 * number + 1}"), read, waited=0.0)
+        assert reader.watched.usable(read + 29.9)
+        assert reader.watched.unproven(read) == 0.0
+
+
+@pytest.mark.standard("U12")
+def test_the_first_answers_of_a_stream_are_no_older_than_its_opening() -> None:
+    reader = Reader(whole())
+    reader.watched.begin(200.0)
+    reader.read(heartbeat(), 220.0, waited=0.0)
+    assert reader.watched.usable(229.9)
+    assert reader.watched.usable(230.0) is None
+
+
+def test_nothing_has_to_be_proven_before_a_state_is_whole_or_where_none_can_be_decided_by() -> None:
+    reader = Reader(whole(partial=True))
+    assert reader.watched.unproven(900.0) == 0.0
+    reader.read(whole(remote=True), 100.0)
+    assert reader.watched.unproven(900.0) == 0.0
+    reader.read(whole(), 100.0)
+    assert reader.watched.unproven(900.0) == 800.0
 
 
 def test_a_state_in_parts_takes_effect_with_the_last() -> None:

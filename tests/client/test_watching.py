@@ -18,7 +18,7 @@ from authsvc_client.methods import WATCH
 from authsvc_client.operations import Operations
 from authsvc_client.testing import FakeAuthsvc
 from authsvc_client.testing.rows import Rows
-from authsvc_client.watching import IDLE, SILENCE
+from authsvc_client.watching import IDLE, PROOF, SILENCE
 from authsvc_client.wire import Wire
 from tests.client.conftest import PATIENT
 from tests.support.waiting import wait_for
@@ -145,6 +145,24 @@ def test_a_stream_that_is_silent_is_given_up_for_another(authsvc: FakeAuthsvc, v
     authsvc.state.wake()
     wait_for(lambda: verifier.operations.watcher.revision == authsvc.state.revision)
     assert refused(verifier, token) is Reason.TOKEN_REVOKED
+    assert verifier.asked() == 0
+
+
+@pytest.mark.standard("U12")
+def test_a_stream_that_shows_not_how_old_its_answers_are_is_asked_anew(
+    authsvc: FakeAuthsvc, verifier: Verifier
+) -> None:
+    authsvc.watchers.heartbeat = 0.02
+    verifier.follow(authsvc)
+    watcher = verifier.operations.watcher
+    assert watcher._stream is not None
+    # As long as this process may have stood still: what is read next may lie there since.
+    verifier.now += 1.5 * PROOF
+    authsvc.wait_received("Watch", 2)
+    verifier.now += 29.0
+    wait_for(lambda: authsvc.received("Watch") >= 3)
+    wait_for(lambda: watcher.revision == authsvc.state.revision)
+    assert verifier(authsvc.token("user:ann")) == "user:ann"
     assert verifier.asked() == 0
 
 

@@ -27,7 +27,9 @@ MAX_STALE: Final = 30.0
 PROMISED: Final = 12.0
 """Seconds within which an answer comes (10 s by the contract), with what the way may take."""
 
-_WAITED: Final = 0.01
+WAITED: Final = 0.25
+"""Seconds of a wait that no answer causes that is here already, however busy the other threads are."""
+
 _SWEEP: Final = 300
 """Seconds between two looks for what has expired."""
 
@@ -125,8 +127,7 @@ class Watched:
         self._building: Revoked | None = None
         self._understood = True
         self._fresh_until = float("-inf")
-        self._last = 0.0
-        self._proven = True
+        self._proven = float("-inf")
         self._acknowledged = ""
         self._swept = 0
         self.heard = 0.0
@@ -142,6 +143,13 @@ class Watched:
         """The last state, however old; None where the service has to be asked about every token."""
         return self._known
 
+    def unproven(self, now: float) -> float:
+        """For how many seconds nothing has shown how old the answers are; 0 where no whole state is held anyway.
+
+        A stream without a pause shows nothing, since this reader may lag behind it; the first answer of another does.
+        """
+        return now - self._proven if self._known is not None and self._building is None else 0.0
+
     def usable(self, now: float) -> Known | None:
         """The state, where it may be decided by; None: ask the service, or refuse (STANDARDS U12)."""
         return self._known if now < self._fresh_until else None
@@ -151,8 +159,8 @@ class Watched:
         revision, digest = self._held if self._known is not None else ("", b"")
         self._building = None
         self._acknowledged = ""
-        self._last, self._proven = now, True
-        self.heard = now
+        # Whatever comes answers this, so it will be no older.
+        self._proven = self.heard = now
         return sync_pb2.WatchOpen(keys=True, revocations=True, known_revision=revision, known_digest=digest)
 
     def again(self) -> Watched:
@@ -176,7 +184,7 @@ class Watched:
         answer cannot be: then everything is forgotten.
         """
         self.heard = read
-        proven = self._proves(begun, read)
+        self._prove(begun, read)
         kind = response.WhichOneof("response")
         if kind == "state":
             if not self._take_state(response.state):
@@ -188,11 +196,8 @@ class Watched:
             self._take_change(response, kind)
         else:
             return ""
-        fresh_until = read - _seconds(response.age, 0.0) + _seconds(response.max_stale, MAX_STALE)
-        if kind == "state":
-            self._fresh_until = fresh_until if proven else float("-inf")
-        elif proven:
-            self._fresh_until = max(self._fresh_until, fresh_until)
+        fresh_until = self._proven - _seconds(response.age, 0.0) + _seconds(response.max_stale, MAX_STALE)
+        self._fresh_until = fresh_until if kind == "state" else max(self._fresh_until, fresh_until)
         self._held = (response.revision, response.digest)
         self._mind_age(_seconds(response.max_token_age, 0.0))
         self._sweep(now)
@@ -201,19 +206,16 @@ class Watched:
         self._acknowledged = response.revision
         return response.revision
 
-    def _proves(self, begun: float, read: float) -> bool:
-        """Whether the answer was sent lately.
+    def _prove(self, begun: float, read: float) -> None:
+        """Move the moment before which what is read now was not sent.
 
-        Where nothing was read for longer than the service promises, this process may have been frozen, and what lies
-        in the socket may be as old: only an answer that had to be waited for again proves that the service is there.
+        An answer that was here already may have lain in the socket for as long as this reader lagged behind, or was
+        frozen. One that had to be waited for came after `begun`; and just now, unless the wait was longer than the
+        service lets anybody wait: then this process may have been frozen in it.
         """
-        silent, waited = read - self._last > PROMISED, read - begun >= _WAITED
-        self._last = read
-        if silent:
-            self._proven = False
-        elif waited:
-            self._proven = True
-        return self._proven
+        waited = read - begun
+        if waited >= WAITED:
+            self._proven = max(self._proven, read if waited <= PROMISED else begun)
 
     def _take_state(self, state: sync_pb2.WatchState) -> bool:
         """Add a part; whether it was the last."""

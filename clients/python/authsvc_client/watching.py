@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
 
@@ -39,6 +39,12 @@ SILENCE: Final = PROMISED + 3.0
 
 IDLE: Final = 600.0
 """Seconds without a verification after which nobody follows any more."""
+
+PROOF: Final = 10.0
+"""Seconds, or up to half as many more, after which a stream that shows not how old its answers are is asked anew.
+
+With the longer ones still less than the shortest `sync.max_stale`, 20 s.
+"""
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 5.0
 _MISUSE_PAUSE: Final = 60.0
@@ -185,6 +191,7 @@ class Watcher:
     def _follow(self, stream: _Stream) -> None:
         failures = 0
         while not stream.ended:
+            pause = 0.0
             try:
                 self._watch(stream)
             except AuthsvcError as error:
@@ -196,9 +203,10 @@ class Watcher:
             self._came()
             stream.wait(pause)
 
-    def _watch(self, stream: _Stream) -> NoReturn:
-        """One stream, until it breaks, or is cut because nobody is interested any more."""
+    def _watch(self, stream: _Stream) -> None:
+        """One stream, until it breaks, is cut because nobody is interested any more, or has to be asked anew."""
         bearer, watched = self._bearer(), stream.watched
+        proof = PROOF * (1.0 + 0.5 * self._jitter())
         stream.roots = self._roots(stream.roots)
         said = _Requests(sync_pb2.WatchRequest(open=watched.begin(self._clock())))
         call: Any = self._wire.channel(stream.roots).stream_stream(
@@ -209,7 +217,7 @@ class Watcher:
         self._tally.add(Event.WATCH)
         try:
             stream.carry(call)
-            while True:
+            while watched.unproven(self._clock()) < proof:
                 begun = self._clock()
                 response = next(call)
                 stream.answered = True
@@ -220,6 +228,8 @@ class Watcher:
                     self._came()
                 if self._clock() - self._used > IDLE:
                     self.close()
+            # Not lost, so that no certificate has to be looked at for it.
+            stream.roots = None
         except StopIteration:
             raise Unanswered("Watch: the stream has ended", metadata={}, taken=False) from None
         except grpc.RpcError as error:
