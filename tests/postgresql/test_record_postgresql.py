@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from sqlalchemy import make_url
 from authsvc.core.audit import RECORD_CHAIN
 from authsvc.core.envelopes import Kek
 from authsvc.core.errors import InvalidRequest, Unavailable
+from authsvc.ports.replicas import Replica
 from authsvc.storage.sql import dialects, postgresql, tables
 from authsvc.storage.sql.opening import Opening, open_engine, open_record
 from tests.conformance.record import RecordSuite, all_changes, is_whole, together
@@ -282,6 +284,18 @@ def test_a_server_that_falls_silent_is_given_up(own_server: Postgres) -> None:
     assert wait_for(lambda: record.grant(granted(), draft())).changed
     record.close()
     bench.close()
+
+
+@pytest.mark.standard("U6")
+def test_a_report_of_a_replica_that_hangs_holds_up_no_write(postgresql: PostgresqlBench) -> None:
+    record = postgresql.open()
+    with (
+        ThreadPoolExecutor(1) as pool,
+        postgresql.server.transaction(postgresql.database, "LOCK TABLE replica IN EXCLUSIVE MODE"),
+    ):
+        report = pool.submit(record.report_replica, Replica("one", (1, 0)), forget_after=60)
+        wait_for(lambda: postgresql.sql("SELECT 1 FROM pg_locks WHERE relation = 'replica'::regclass AND NOT granted"))
+        assert record.grant(granted(), draft()).changed
 
 
 def test_a_value_that_the_database_cannot_keep_is_an_invalid_request(postgresql: PostgresqlBench) -> None:

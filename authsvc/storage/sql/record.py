@@ -280,11 +280,11 @@ class SqlRecord:
             newest = rows.head(connection).revision.number
             rows.forget_expired(connection, now, (newest - KEPT_CHANGES, now - KEPT_SECONDS))
 
-    # Replicas.
+    # Replicas. Outside the writers' turn: a report that hangs must not hold up a change.
 
     def report_replica(self, replica: Replica, *, forget_after: float) -> tuple[Replica, ...]:
         """See `Replicas.report_replica`."""
-        with self._writer.locked() as connection:
+        with dialects.writing(self._engine) as connection:
             replica_rows.forget(connection, forget_after)
             replica_rows.put(connection, replica)
             return replica_rows.rows(connection)
@@ -296,7 +296,7 @@ class SqlRecord:
 
     def withdraw_replica(self, replica_id: str) -> None:
         """See `Replicas.withdraw_replica`."""
-        with self._writer.locked() as connection:
+        with dialects.writing(self._engine) as connection:
             replica_rows.remove(connection, replica_id)
 
     def listen(self, hint: Callable[[], None]) -> None:
