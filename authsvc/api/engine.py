@@ -250,7 +250,7 @@ class Engine:
         return now
 
     def _context(self, row: Row, call: Call, started: float) -> Context:
-        deadline = started + row.deadline_s if call.deadline is None else call.deadline
+        deadline = started + row.deadline_s if call.deadline is None else min(call.deadline, started + row.longest_s)
         return Context(call, self._around.clock.now(), deadline, self._around.monotonic)
 
     def _open(self, row: Row, context: Context, started: float) -> None:

@@ -31,6 +31,8 @@ READ_SECONDS = 5.0
 WRITE_SECONDS = 15.0
 STREAM_SECONDS = float("inf")
 """How long a row may take where the caller gave no deadline."""
+LONGEST_SECONDS = 60.0
+"""The longest deadline that counts; a row that may take longer by itself has its own."""
 
 PUBLIC = "public"
 """Needs no principal."""
@@ -88,6 +90,8 @@ class Row:
     permission: str
     audit_class: AuditClass
     deadline_s: float
+    longest_s: float
+    """How long it may take whatever deadline the caller gave; a stream for ever."""
     max_bytes: int
     kind: Kind
     is_async: bool
@@ -205,6 +209,7 @@ def _row(line: Method, descriptor: MethodDescriptor, handler: Handler, service: 
         permission=line.permission,
         audit_class=line.audit_class,
         deadline_s=line.deadline_s,
+        longest_s=max(line.deadline_s, LONGEST_SECONDS),
         max_bytes=line.max_bytes,
         kind=_kind(descriptor),
         is_async=inspect.iscoroutinefunction(handler),

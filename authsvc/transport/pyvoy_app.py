@@ -1,6 +1,6 @@
 """gRPC inside Envoy: the ASGI application that pyvoy runs on one loop.
 
-Owns: from an ASGI scope to a `Call` and back to a status, deadlines, streams, callers that left. May import: `api`,
+Owns: from an ASGI scope to a `Call` and back to a status, streams, callers that left. May import: `api`,
 `core.errors`, `transport`. Every call ends with a status of ours: pyvoy turns an exception before the answer begins
 into `grpc-status: 0`, and leaves the caller of an application that only returns waiting for ever (STATE).
 """
@@ -15,23 +15,24 @@ from typing import Any, Final
 
 from google.rpc import status_pb2
 
-from authsvc.api.calls import Call, Received, Refusal
+from authsvc.api.calls import Call, Refusal
 from authsvc.api.engine import Engine
 from authsvc.api.errors import Code
 from authsvc.api.method_table import Kind, Row
 from authsvc.api.overload import TEXT
-from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
+from authsvc.core.errors import Exhausted, Reason, Unavailable
 from authsvc.transport import grpc_framing as framing
 from authsvc.transport.grpc_framing import ClientLeft, Event, Head, Receive
 from authsvc.transport.listening import Peers
 from authsvc.transport.peers import of_certificate, of_sidecar
+from authsvc.transport.requests import Requests
 from authsvc.transport.streams import Stream, Streams
 from authsvc.transport.waits import CLOCK_SECONDS, WaitRunner, Waits
 
 STREAMS: Final = 5_000
 """Streams that may be open at once; those beyond are refused, each in its row's way."""
 CALLS: Final = 512
-"""Calls that may be open at once, the same: less than a tenth of a second's work, and who waits longer has mostly given
+"""Calls that may wait at once, the same: less than a tenth of a second's work, and who waits longer has mostly given
 up, as an Envoy does that asks for 200 ms.
 """
 
@@ -69,7 +70,7 @@ class GrpcApplication:
         self._in_flight = 0
         self._refusing = False
         self._quiet: Callable[[], None] | None = None
-        self._reading: dict[asyncio.Future[Event], float] = {}
+        self._requests = Requests()
         self._half_closed: dict[Stream, Receive] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -131,22 +132,13 @@ class GrpcApplication:
                 raise Unavailable("this replica drains", Reason.SHUTTING_DOWN)
             if late:
                 raise Exhausted(TEXT, Reason.OVERLOADED)
-            request = await self._request(row, receive, call.deadline)
+            request = await self._requests.one(row, receive, call.deadline, call.peer_address)
             answer = await self._engine.answer(row, call, request, WaitRunner(self._waits, receive))
         except ClientLeft:
             raise
         except BaseException as fault:  # noqa: BLE001 - the caller gets a status, whatever it is (STANDARDS U3, E2)
             answer = self._refused(row, call or Call(row.name), fault)
         return _events(answer)
-
-    async def _request(self, row: Row, receive: Receive, deadline: float | None) -> Received:
-        """The message of a unary call, within its deadline (monotonic) or else the row's."""
-        limit = time.monotonic() + row.deadline_s if deadline is None else deadline
-        event = await self._event(receive, limit)
-        whole = framing.whole_message(event, row.max_bytes)
-        if whole is not None:
-            return whole
-        return await framing.one_message(lambda: self._event(receive, limit), row.max_bytes, event)
 
     async def _stream(self, row: Row, scope: Scope, receive: Receive, send: Send) -> Events:
         """Sends what comes of the stream; gives the events that end it."""
@@ -221,8 +213,8 @@ class GrpcApplication:
         )
 
     def _is_late(self, row: Row) -> bool:
-        """Whether a call came when too many wait; those that are open as streams do not."""
-        waiting = self._in_flight - self._streams.count
+        """Whether a call came when too many wait; those that are open as streams, or half-read, do not."""
+        waiting = self._in_flight - self._streams.count - self._requests.half_read
         return waiting > self._most_calls and not row.always_admitted and not self._refusing
 
     def _tell_if_quiet(self) -> None:
@@ -238,29 +230,10 @@ class GrpcApplication:
             return Refusal(status.code, refused.message, status.SerializeToString())
         return refused
 
-    async def _event(self, receive: Receive, limit: float) -> Event:
-        """The next event; DeadlineExceeded, at the next sweep, once `limit` (monotonic) has passed.
-
-        A timer for each call would cost as much as reading it.
-        """
-        coming = receive()
-        # pyvoy gives futures, and no other awaitable can be ended from outside.
-        if not isinstance(coming, asyncio.Future):
-            return await coming
-        self._reading[coming] = limit
-        try:
-            event: Event = await coming
-        finally:
-            del self._reading[coming]
-        return event
-
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            now = time.monotonic()
-            for future, limit in tuple(self._reading.items()):
-                if limit < now and not future.done():
-                    future.set_exception(DeadlineExceeded("the deadline passed before the request had come"))
+            self._requests.sweep(time.monotonic(), draining=self._refusing)
 
     async def _look_for_callers(self) -> None:
         """After it half-closed, `receive` tells at once whether the caller is there; `send` would tell too late."""

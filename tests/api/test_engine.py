@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from authsvc.api.calls import Call, Context, Refusal
 from authsvc.api.errors import Code
-from authsvc.api.method_table import METHODS, PROXY, PUBLIC, Kind
+from authsvc.api.method_table import LONGEST_SECONDS, METHODS, PROXY, PUBLIC, Kind
 from authsvc.core.errors import Conflict, DeadlineExceeded, Reason, Unauthenticated
 from authsvc.core.roles_builtin import ADMIN, AUDITOR, BUILTIN_ROLES, CALLER
 from authsvc.v1 import authz_pb2, token_pb2, types_pb2
@@ -218,6 +219,21 @@ def test_the_deadline_is_looked_at_again_after_deciding() -> None:
     assert reason_of(tested.refused(CHECK, **AS_CALLER)) == "DEADLINE_EXCEEDED"
     assert seen
     assert seen[0] < float("inf")
+
+
+@pytest.mark.standard("U3")
+def test_a_deadline_beyond_the_longest_counts_as_that() -> None:
+    left: list[float] = []
+
+    def check(_request: Any, context: Context) -> Any:
+        left.append(context.deadline - time.monotonic())
+        return authz_pb2.CheckResponse(decision=types_pb2.DECISION_DENY)
+
+    tested = bench(all_services(check=check))
+    assert isinstance(tested.serve(CHECK, deadline=time.monotonic() + 1e9, **AS_CALLER), bytes)
+    assert isinstance(tested.serve(CHECK, deadline=time.monotonic() + 30.0, **AS_CALLER), bytes)
+    assert LONGEST_SECONDS - 5.0 < left[0] <= LONGEST_SECONDS
+    assert 25.0 < left[1] <= 30.0
 
 
 def test_an_async_row_is_served_too() -> None:
