@@ -152,8 +152,9 @@ class Keys:
     ) -> Rotated:
         """Activate the standby and publish another (STANDARDS K1, K2).
 
-        Raises Conflict KEY_LEAD_NOT_PASSED unless `force`: the standby's time begins once every live replica publishes
-        it. Of several at once one wins; the others answer with its result.
+        Raises Conflict KEY_LEAD_NOT_PASSED unless `force` where the standby was made less than its lead time ago, or
+        where a live replica does not publish it yet, after a second at most; that one began late makes no longer lead.
+        Of several at once one wins; the others answer with its result.
         """
         if not force:
             await self._require_spread(snapshot.keys_version)

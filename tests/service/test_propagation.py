@@ -190,6 +190,7 @@ def test_a_rotation_waits_until_every_live_replica_publishes_the_standby(tmp_pat
         assert caught.value.metadata["replicas"] == "ghost"
         caught_up = replace(left, revision=service.foundation.tail.held.revision.order)
         service.foundation.record.report_replica(caught_up, forget_after=HOUR)
+        # At once: the lead counts from when the standby was made.
         rotate(service)
 
 
