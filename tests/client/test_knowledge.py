@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -328,3 +328,33 @@ def test_another_thread_begins_with_what_is_held() -> None:
     other = reader.watched.again()
     assert other.usable(129.0) is not None
     assert other.begin(101.0).known_revision == "r-1.5"
+
+
+class _Looked(str):
+    """An issuer that runs something when answers are compared with it: what another thread does meanwhile."""
+
+    __slots__ = ("meanwhile",)
+    meanwhile: Callable[[], None]
+
+    def __ne__(self, other: object) -> bool:
+        self.meanwhile()
+        return str.__ne__(self, other)
+
+    __eq__ = str.__eq__
+    __hash__ = str.__hash__
+
+
+@pytest.mark.standard("U12")
+def test_another_thread_that_begins_while_a_state_is_read_decides_by_what_it_hears() -> None:
+    issuer, others = _Looked(ISSUER), list[Watched]()
+    issuer.meanwhile = lambda: None
+    reader = Reader()
+    reader.watched = Watched(issuer)
+    reader.watched.begin(100.0)
+    reader.read(whole(revision="r-1.4"), 100.0)
+    issuer.meanwhile = lambda: others.append(reader.watched.again())
+    reader.read(whole(), 101.0)
+    reader.watched = others[0]
+    assert reader.watched.begin(102.0).known_revision == "r-1.4"
+    reader.read(delta(revocation()), 102.0)
+    assert reader.refused(token(), 102.0) is Reason.TOKEN_REVOKED

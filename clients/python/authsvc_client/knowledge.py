@@ -116,17 +116,24 @@ class Known:
         return bearer_token(verified)
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is held at one moment, as one value, so that no thread sees parts of two states."""
+
+    revision: str = ""
+    digest: bytes = b""
+    known: Known | None = None
+    fresh_until: float = float("-inf")
+
+
 class Watched:
     """What the answers of one stream after another add up to. Times are seconds of one clock that never goes back."""
 
     def __init__(self, issuer: str) -> None:
         self._issuer = issuer
-        self._held = ("", b"")
-        self._revoked = Revoked()
-        self._known: Known | None = None
+        self._held = _Held()
         self._building: Revoked | None = None
         self._understood = True
-        self._fresh_until = float("-inf")
         self._proven = float("-inf")
         self._acknowledged = ""
         self._swept = 0
@@ -136,32 +143,33 @@ class Watched:
     @property
     def revision(self) -> str:
         """The state that is held; empty where there is none."""
-        return self._held[0]
+        return self._held.revision
 
     @property
     def last(self) -> Known | None:
         """The last state, however old; None where the service has to be asked about every token."""
-        return self._known
+        return self._held.known
 
     def unproven(self, now: float) -> float:
         """For how many seconds nothing has shown how old the answers are; 0 where no whole state is held anyway.
 
         A stream without a pause shows nothing, since this reader may lag behind it; the first answer of another does.
         """
-        return now - self._proven if self._known is not None and self._building is None else 0.0
+        return now - self._proven if self._held.known is not None and self._building is None else 0.0
 
     def usable(self, now: float) -> Known | None:
         """The state, where it may be decided by; None: ask the service, or refuse (STANDARDS U12)."""
-        return self._known if now < self._fresh_until else None
+        held = self._held
+        return held.known if now < held.fresh_until else None
 
     def begin(self, now: float) -> sync_pb2.WatchOpen:
         """What to ask for on a new stream: what changed since, where something is held whole and understood."""
-        revision, digest = self._held if self._known is not None else ("", b"")
+        held = self._held if self._held.known is not None else _Held()
         self._building = None
         self._acknowledged = ""
         # Whatever comes answers this, so it will be no older.
         self._proven = self.heard = now
-        return sync_pb2.WatchOpen(keys=True, revocations=True, known_revision=revision, known_digest=digest)
+        return sync_pb2.WatchOpen(keys=True, revocations=True, known_revision=held.revision, known_digest=held.digest)
 
     def again(self) -> Watched:
         """Another one that begins with what is held here, for another thread.
@@ -169,13 +177,12 @@ class Watched:
         Revocations are only ever added, so that it does no harm where the first thread still adds one.
         """
         other = Watched(self._issuer)
-        other._held, other._revoked, other._known = self._held, self._revoked, self._known
-        other._fresh_until = self._fresh_until
+        other._held = self._held
         return other
 
     def forget(self) -> None:
         """Begin with a whole state the next time; nothing is known until then."""
-        self._held, self._known, self._fresh_until = ("", b""), None, float("-inf")
+        self._held = _Held()
 
     def take(self, response: sync_pb2.WatchResponse, begun: float, read: float, now: int) -> str:
         """Hold what an answer says; the revision to acknowledge, empty where there is none.
@@ -185,21 +192,24 @@ class Watched:
         """
         self.heard = read
         self._prove(begun, read)
-        kind = response.WhichOneof("response")
+        kind, held = response.WhichOneof("response"), self._held
+        fresh_until = self._proven - _seconds(response.age, 0.0) + _seconds(response.max_stale, MAX_STALE)
         if kind == "state":
-            if not self._take_state(response.state):
+            revoked = self._put_together(response.state)
+            if revoked is None:
                 return ""
+            known = self._whole(response.state, revoked)
         elif kind is None:
             # An answer of a later release: what it says is not known, so nothing is.
-            self._known = None
+            known = None
         elif self._building is None:
-            self._take_change(response, kind)
+            known = self._changed(response, kind)
+            fresh_until = max(held.fresh_until, fresh_until)
         else:
             return ""
-        fresh_until = self._proven - _seconds(response.age, 0.0) + _seconds(response.max_stale, MAX_STALE)
-        self._fresh_until = fresh_until if kind == "state" else max(self._fresh_until, fresh_until)
-        self._held = (response.revision, response.digest)
-        self._mind_age(_seconds(response.max_token_age, 0.0))
+        if known is not None:
+            known = replace(known, max_token_age=_seconds(response.max_token_age, 0.0))
+        self._held = _Held(response.revision, response.digest, known, fresh_until)
         self._sweep(now)
         if response.revision == self._acknowledged:
             return ""
@@ -217,30 +227,31 @@ class Watched:
         if waited >= WAITED:
             self._proven = max(self._proven, read if waited <= PROMISED else begun)
 
-    def _take_state(self, state: sync_pb2.WatchState) -> bool:
-        """Add a part; whether it was the last."""
+    def _put_together(self, state: sync_pb2.WatchState) -> Revoked | None:
+        """Add a part; what all of them revoke where it was the last."""
         if self._building is None:
             self._building, self._understood = Revoked(), True
         self._understood &= self._building.put(state.revocations)
         if state.partial:
-            return False
-        self._revoked, self._building = self._building, None
-        keys = self._key_set(state.keys)
-        self._known = Known(keys, self._revoked) if self._understood and not state.remote else None
-        return True
+            return None
+        revoked, self._building = self._building, None
+        return revoked
 
-    def _take_change(self, response: sync_pb2.WatchResponse, kind: str) -> None:
-        held = self._held[0]
+    def _whole(self, state: sync_pb2.WatchState, revoked: Revoked) -> Known | None:
+        keys = self._key_set(state.keys)
+        return Known(keys, revoked) if self._understood and not state.remote else None
+
+    def _changed(self, response: sync_pb2.WatchResponse, kind: str) -> Known | None:
+        """What is known after a change or a heartbeat. Revocations are added where they are, for every thread."""
+        held, known = self._held.revision, self._held.known
         if not held or response.revision.rpartition(".")[0] != held.rpartition(".")[0]:
             self.forget()
             raise Internal("Watch: a change of a state that is not held")
-        if kind != "delta":
-            return
-        known = self._known
-        if not self._revoked.put(response.delta.revocations):
-            self._known = None
-        elif known is not None and response.delta.HasField("keys"):
-            self._known = Known(self._key_set(response.delta.keys), self._revoked)
+        if kind != "delta" or known is None:
+            return known
+        if not known.revoked.put(response.delta.revocations):
+            return None
+        return replace(known, keys=self._key_set(response.delta.keys)) if response.delta.HasField("keys") else known
 
     def _key_set(self, keys: sync_pb2.KeySet) -> KeySet:
         try:
@@ -251,14 +262,11 @@ class Watched:
             self.forget()
             raise Internal(f"Watch: {fault.message}") from fault
 
-    def _mind_age(self, max_token_age: float) -> None:
-        if self._known is not None and self._known.max_token_age != max_token_age:
-            self._known = replace(self._known, max_token_age=max_token_age)
-
     def _sweep(self, now: int) -> None:
-        if now - self._swept >= _SWEEP:
+        known = self._held.known
+        if known is not None and now - self._swept >= _SWEEP:
             self._swept = now
-            self._revoked.sweep(now)
+            known.revoked.sweep(now)
 
 
 def _seconds(duration: Duration, unset: float) -> float:
