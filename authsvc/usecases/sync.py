@@ -200,7 +200,10 @@ class Watchers:
         return self.target
 
     def held(self) -> tuple[tuple[Order, int], ...]:
-        """How many watchers hold which revision, newest first; the oldest stand for all older than they."""
+        """How many watchers hold which revision, newest first; the oldest stand for all older than they.
+
+        Whatever they asked for: one without `keys` holds a revision, and has its keys from a JWKS (`offline_until`).
+        """
         counts = Counter(watcher.acknowledged for watcher in self._watchers if watcher.acknowledged is not None)
         newest_first = sorted(counts.items(), reverse=True)
         rest = newest_first[MOST_HELD - 1 :]
