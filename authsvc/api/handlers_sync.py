@@ -68,7 +68,7 @@ class SyncHandlers:
                 try:
                     async with aclosing(self._answers(watcher, context)) as answers:
                         async for answer in answers:
-                            yield answer + self._encoding.age(self._tail.age())
+                            yield answer + self._encoding.age(self._watchers.age())
                 finally:
                     reading.cancel()
                     await asyncio.gather(reading, return_exceptions=True)

@@ -199,6 +199,14 @@ class Watchers:
         self.target = self._tail.held
         return self.target
 
+    def age(self) -> float:
+        """Seconds since the target was known to be the record's newest state, at most.
+
+        A newer one that is gathered with what follows it has made it as much older.
+        """
+        gathering = Position.of(self.target) != Position.of(self._tail.held)
+        return self._tail.age() + (self._gather if gathering else 0.0)
+
     def held(self) -> tuple[tuple[Order, int], ...]:
         """How many watchers hold which revision, newest first; the oldest stand for all older than they.
 

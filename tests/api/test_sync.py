@@ -242,6 +242,24 @@ def test_heartbeats_tell_the_age_while_the_record_is_out_of_reach(world: World) 
     run(world, scenario)
 
 
+@pytest.mark.standard("U12")
+def test_a_state_that_was_overtaken_while_changes_gather_is_told_to_be_as_much_older(record: SqlRecord) -> None:
+    world = World(record, gather=7.0)
+
+    async def scenario() -> None:
+        follower = Follower(world)
+        await follower.take()
+        world.revoke("user:ann")
+        world.move()
+        assert (await follower.take_change()).age.seconds == 0
+        world.revoke("user:bob")
+        world.move()
+        overtaken = await follower.take()
+        assert (overtaken.WhichOneof("response"), overtaken.age.seconds) == ("heartbeat", 7)
+
+    run(world, scenario)
+
+
 @pytest.mark.standard("U6", "U12")
 def test_a_replica_that_may_answer_no_more_ends_its_watchers(world: World) -> None:
     async def scenario() -> None:
@@ -269,6 +287,20 @@ def test_whoever_may_watch_no_more_is_not_even_sent_a_heartbeat(world: World) ->
 
 
 # What counts as acknowledged.
+
+
+@pytest.mark.standard("U12", "K9")
+def test_a_watcher_counts_whatever_it_follows(world: World) -> None:
+    async def scenario() -> None:
+        follower = Follower(world, revocations=True)
+        await follower.take()
+        world.record.change_keys(keys_change(key("k2")), draft(), expected=None)
+        world.move()
+        assert not (await follower.take_change()).delta.HasField("keys")
+        follower.acknowledge()
+        await wait_for_async(lambda: world.watchers.held() == ((world.tail.held.revision.order, 1),))
+
+    run(world, scenario)
 
 
 @pytest.mark.standard("U12", "K9")
