@@ -17,6 +17,7 @@ import uvicorn
 
 from authsvc.api.http import FaultLog, KeySet, Operations, ops_application, public_application
 from authsvc.core.addresses import is_loopback_address
+from authsvc.transport.http_connection import Connection
 from authsvc.transport.listening import cannot_listen, host_and_port
 from authsvc.transport.peers import BESIDE_SIDECAR
 from authsvc.transport.tls import LiveTls, TlsMaterial, server_context
@@ -24,8 +25,6 @@ from authsvc.transport.tls import LiveTls, TlsMaterial, server_context
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-CONCURRENT_REQUESTS = 512
-"""Beyond it uvicorn answers 503."""
 KEEP_ALIVE_SECONDS = 15
 HEADER_BYTES = 16 * 1024
 BACKLOG = 128
@@ -35,9 +34,15 @@ class HttpServer:
     """One listening HTTP server."""
 
     def __init__(
-        self, application: ASGIApp, address: str, tls: LiveTls | None = None, *, reuse_port: bool = False
+        self,
+        application: ASGIApp,
+        address: str,
+        tls: LiveTls | None = None,
+        *,
+        reuse_port: bool = False,
+        connection: type[Connection] = Connection,
     ) -> None:
-        """`reuse_port`: other processes listen there too."""
+        """`reuse_port`: other processes listen there too. `connection` says how long one may be held."""
         self._address = address
         self._reuse_port = reuse_port
         self._tls = tls
@@ -49,10 +54,9 @@ class HttpServer:
             ws="none",
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=CONCURRENT_REQUESTS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             h11_max_incomplete_event_size=HEADER_BYTES,
-            http="h11",
+            http=connection,
         )
         self._server = _Server(self._config)
         self._serving: asyncio.Task[None] | None = None
