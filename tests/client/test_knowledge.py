@@ -294,6 +294,16 @@ def test_what_is_not_understood_or_left_out_asks_the_service_until_the_next_whol
     assert reader.watched.usable(103.0)
 
 
+def test_a_fault_of_the_issuer_names_the_setting_and_both_in_one_short_line() -> None:
+    with pytest.raises(Internal) as error:
+        Reader(whole(keys=key_set(KEY, issuer="https://other.test\n" + "x" * 9999)))
+    assert "AUTHSVC_ISSUER" in error.value.message
+    assert repr(ISSUER) in error.value.message
+    assert "https://other.test" in error.value.message
+    assert "\n" not in error.value.message
+    assert len(error.value.message) < 400
+
+
 @pytest.mark.parametrize(
     "keys", [key_set(), key_set(KEY, issuer="https://other.test"), sync_pb2.KeySet(issuer=ISSUER, jwks="rubbish")]
 )

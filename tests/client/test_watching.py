@@ -240,6 +240,22 @@ def test_a_service_without_it_is_asked_about_each_token_and_a_warning_says_so(
     assert [record.levelno for record in told] == [logging.WARNING]
 
 
+def test_a_wrong_issuer_is_told_once_and_opens_no_stream_after_another(
+    authsvc: FakeAuthsvc, caplog: pytest.LogCaptureFixture
+) -> None:
+    token, wrong = authsvc.token("user:ann"), "https://wrong.test"
+    with authsvc.client(AUTHSVC_ISSUER=wrong, AUTHSVC_DEADLINE=PATIENT) as client:
+        client.prepare()
+        wait_for(lambda: caplog.records)
+        for _ in range(20):
+            assert client.verify(token).subject == "user:ann"
+        assert client.statistics.asked == 20
+        assert client.watched_revision == ""
+    assert authsvc.received("Watch") == 1
+    (told,) = (record.message for record in caplog.records if "revocations are not followed" in record.message)
+    assert all(part in told for part in ("AUTHSVC_ISSUER", wrong, authsvc.state.issuer))
+
+
 def test_it_ends_with_the_client(authsvc: FakeAuthsvc) -> None:
     begun = time.monotonic()
     for _ in range(3):

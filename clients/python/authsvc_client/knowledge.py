@@ -30,6 +30,7 @@ PROMISED: Final = 12.0
 WAITED: Final = 0.25
 """Seconds of a wait that no answer causes that is here already, however busy the other threads are."""
 
+_SHOWN: Final = 200
 _SWEEP: Final = 300
 """Seconds between two looks for what has expired."""
 
@@ -256,7 +257,9 @@ class Watched:
     def _key_set(self, keys: sync_pb2.KeySet) -> KeySet:
         try:
             if keys.issuer != self._issuer:
-                raise InvalidRequest.of("issuer", f"is {keys.issuer}, but AUTHSVC_ISSUER is {self._issuer}")
+                raise InvalidRequest.of(
+                    "issuer", f"is {keys.issuer[:_SHOWN]!r}, but AUTHSVC_ISSUER is {self._issuer!r}"
+                )
             return KeySet(keys.issuer, keys.jwks, frozenset(keys.revoked_kids))
         except InvalidRequest as fault:
             self.forget()

@@ -22,7 +22,6 @@ from authsvc.core.errors import (
     AuthsvcError,
     DeadlineExceeded,
     Exhausted,
-    Internal,
     Unauthenticated,
 )
 from authsvc.v1 import sync_pb2
@@ -59,7 +58,7 @@ class _Stream:
         self.watched = watched
         self.roots: Roots | None = None
         self.answered = False
-        """Whether the present one has brought anything."""
+        """Whether the present one has brought anything that could be taken."""
         self._ended = threading.Event()
         self._call: Any = None
 
@@ -220,8 +219,8 @@ class Watcher:
             while watched.unproven(self._clock()) < proof:
                 begun = self._clock()
                 response = next(call)
-                stream.answered = True
                 revision = watched.take(response, begun, self._clock(), int(self._now()))
+                stream.answered = True
                 if revision:
                     held = sync_pb2.WatchAcknowledgement(revision=revision)
                     said.put(sync_pb2.WatchRequest(acknowledgement=held))
@@ -245,10 +244,14 @@ class Watcher:
             self._first.set_result(None)
 
     def _pause(self, error: AuthsvcError, failures: int) -> float:
-        """Seconds until the next stream. At once, nearly, where one that went well ended."""
+        """Seconds until the next stream. At once, nearly, where one that went well ended.
+
+        Long where asking again changes nothing, which is told once: that it is not permitted, or not served, or that
+        what the service tells is not what the settings say.
+        """
         if isinstance(error, Exhausted) and error.retry_after is not None:
             return float(error.retry_after * (1.0 + self._jitter()))
-        if isinstance(error, Unanswered | DeadlineExceeded | Unauthenticated | Exhausted | Internal):
+        if isinstance(error, Unanswered | DeadlineExceeded | Unauthenticated | Exhausted):
             return float(min(_LAST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10)) * self._jitter())
         if not self._warned:
             self._warned = True
