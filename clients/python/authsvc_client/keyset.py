@@ -24,9 +24,6 @@ from authsvc_client.tokens import Fetch
 REFETCH_INTERVAL = 10.0
 """Seconds between fetches that unknown kids may cause."""
 
-KEEP_LAST_GOOD = 3600.0
-"""Seconds after max-age for which the last good set is used while the service is out of reach."""
-
 LEEWAY = 10
 """Seconds of clock difference granted at `exp`, `nbf` and `iat`."""
 
@@ -59,7 +56,10 @@ class KeySet:
 
 
 class KeyCache:
-    """The key set of the service, renewed ahead of its max-age; the last good one outlives a failure."""
+    """The key set of the service, renewed ahead of its max-age, and never used beyond that.
+
+    Also not while the service is out of reach: RevokeKey's `offline_until` promises that caches have forgotten the key.
+    """
 
     def __init__(self, settings: Settings, fetch: Fetch, monotonic: Callable[[], float]) -> None:
         self._settings = settings
@@ -93,7 +93,7 @@ class KeyCache:
         except InvalidRequest as fault:
             raise Internal(f"GetJwks: {fault.message}") from fault
         max_age = float(max(0, response.max_age))
-        return Lease(key_set, max_age * _RENEW_AT, max_age, max_age + KEEP_LAST_GOOD)
+        return Lease(key_set, max_age * _RENEW_AT, max_age, max_age)
 
 
 def bearer_token(verified: VerifiedToken) -> BearerToken:
