@@ -46,7 +46,8 @@ HOW = """\
 One processor for the server ({server}), another for the load ({load}): closed loop, {connections} connections, \
 {calls} calls in flight, {seconds:g} s a row after {warm_up:g} s of warm-up. Median of {rounds} rounds in turn, in \
 brackets the least and the greatest. Full product path: caller authenticated, snapshot, decision, metrics, audit of \
-all denials and 1 % of the allows; tracing off. All contenders are batch work to Linux. Every answer was compared by its bytes; only right ones count. The \
+all denials and 1 % of the allows; tracing off. All contenders are batch work to Linux. Every answer was compared by \
+its bytes; only right ones count. The \
 ratio is to Cerbos's unary call of the same round, of the batch to its batch. p99 of a closed loop is mostly the \
 queue that the load itself holds; what a caller waits for is the curve below."""
 
