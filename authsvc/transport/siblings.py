@@ -14,7 +14,10 @@ from authsvc.api.worker_metrics import together
 from authsvc.transport.sharing import Place
 
 ANSWER_SECONDS = 1.0
-"""How long a sibling may take: less than a probe waits."""
+"""How long a sibling may take where the page is wanted soon: less than a readiness probe waits (2 s)."""
+STUCK_SECONDS = 4.0
+"""When a sibling counts as stuck, which restarts all: a busy one on a small share of a processor is not. Less than a
+liveness probe waits (5 s)."""
 _WORD_BYTES = 64
 _UNREADY, _METRICS = "unready", "metrics"
 _END = "\0"
@@ -24,9 +27,13 @@ _SILENT = "it does not answer"
 class Siblings:
     """Answers for all workers; see `api.http.Operations`."""
 
-    def __init__(self, place: Place, own: Operations) -> None:
+    def __init__(
+        self, place: Place, own: Operations, *, answer: float = ANSWER_SECONDS, stuck: float = STUCK_SECONDS
+    ) -> None:
         self._place = place
         self._own = own
+        self._answer_seconds = answer
+        self._stuck_seconds = stuck
         self.version = own.version
         self._server: asyncio.Server | None = None
 
@@ -44,34 +51,34 @@ class Siblings:
 
     async def unready(self) -> str:
         """Why not all of them want traffic, the first that says so; empty while they do."""
-        for number, answer in (await self._ask_all(_UNREADY)).items():
+        for number, answer in (await self._ask_all(_UNREADY, self._answer_seconds)).items():
             if answer:
                 return f"worker {number}: {answer if isinstance(answer, str) else _SILENT}"
         return ""
 
     async def stuck(self) -> str:
         """Which of them is there and does not answer; empty where all do that are there."""
-        for number, answer in (await self._ask_all(_UNREADY)).items():
+        for number, answer in (await self._ask_all(_UNREADY, self._stuck_seconds)).items():
             if isinstance(answer, TimeoutError):
                 return f"worker {number}: {_SILENT}"
         return ""
 
     async def metrics(self) -> bytes:
         """Those of all of them, each sample with the label `worker`."""
-        answers = await self._ask_all(_METRICS)
+        answers = await self._ask_all(_METRICS, self._answer_seconds)
         return together({number: answer if isinstance(answer, str) else None for number, answer in answers.items()})
 
-    async def _ask_all(self, word: str) -> dict[int, str | OSError]:
+    async def _ask_all(self, word: str, seconds: float) -> dict[int, str | OSError]:
         numbers = range(1, self._place.count + 1)
-        answers = await asyncio.gather(*(self._ask(number, word) for number in numbers))
+        answers = await asyncio.gather(*(self._ask(number, word, seconds) for number in numbers))
         return dict(zip(numbers, answers, strict=True))
 
-    async def _ask(self, number: int, word: str) -> str | OSError:
-        """What a worker says to a word; the error where it says nothing."""
+    async def _ask(self, number: int, word: str, seconds: float) -> str | OSError:
+        """What a worker says to a word; the error where it says nothing for so long."""
         if number == self._place.number:
             return await self._say(word)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 reader, writer = await asyncio.open_unix_connection(self._place.socket_of(number))
                 with closing(writer):
                     writer.write(f"{word}\n".encode())

@@ -18,6 +18,7 @@ import grpc
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from authsvc.transport.siblings import STUCK_SECONDS
 from authsvc.v1 import authz_pb2
 from tests.support.embedded import Caller, Refused
 from tests.support.load import CHECK, CONSUME, ENDS, ISSUE, REVOKE, Load
@@ -247,7 +248,7 @@ def test_a_worker_that_is_stuck_shows_on_the_page_of_the_others(shared: Shared, 
 
         def alive() -> tuple[int, str]:
             with suppress(OSError):  # the stuck one was asked
-                return page(f"http://{service.ops}/livez", timeout=2.5)
+                return page(f"http://{service.ops}/livez", timeout=STUCK_SECONDS + 2)
             return 0, ""
 
         os.kill(stuck, signal.SIGSTOP)
