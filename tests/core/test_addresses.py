@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authsvc.core.addresses import is_loopback_address
+from authsvc.core.addresses import is_address, is_loopback_address
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.6", "::1", "::ffff:127.0.0.1"])
@@ -15,3 +15,8 @@ def test_loopback_is_this_machine_however_it_is_written(address: str) -> None:
 @pytest.mark.parametrize("address", ["10.0.0.1", "::ffff:10.0.0.1", "fe80::1%eth0", "localhost", "", "127.0.0.1:80"])
 def test_everything_else_is_not(address: str) -> None:
     assert not is_loopback_address(address)
+
+
+@pytest.mark.parametrize(("text", "is_one"), [("10.0.0.1", True), ("::1", True), ("localhost", False), ("", False)])
+def test_an_address_is_told_from_a_name(text: str, is_one: bool) -> None:
+    assert is_address(text) is is_one
