@@ -36,24 +36,31 @@ def write_secret(path: Path, content: bytes, setting: str, *, replace: bool = Fa
     """Make the file with mode 0600, whole or not at all; False where it was there and `replace` is not set."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            temporary.replace(path)
-            return True
         try:
+            _put(temporary, content)
+            if replace:
+                temporary.replace(path)
+                return True
             os.link(temporary, path)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
+        except BaseException:
+            # It may hold a good part of the secret.
+            temporary.unlink(missing_ok=True)
+            raise
+        temporary.unlink()
+    except FileExistsError:
+        return False
     except OSError as error:
         raise InvalidRequest.of(setting, f"cannot write {path}: {error.strerror}") from None
     return True
+
+
+def _put(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def kek_bytes(path: Path, setting: str = "keys.kek") -> bytes:
