@@ -24,6 +24,12 @@ HEADERS_KIB: Final = 64
 """Above what the framing takes, which answers RESOURCE_EXHAUSTED; Envoy itself would only end the stream."""
 AGE_JITTER_PERCENT: Final = 10.0
 """As grpcio's, so that callers who came together do not come back together."""
+CONNECTION_IDLE_SECONDS: Final = 120.0
+"""A connection without a call is told to end, or ended at once where it has said nothing. Envoy counts the connections
+of all peers together and cannot share them out, so those that nobody uses must go.
+"""
+OPENING_TIMEOUT: Final = "5s"
+"""For a handshake, and for the headers of a call from their first byte to their last."""
 FLUSH_TIMEOUT: Final = "30s"
 DRAIN_PAUSE: Final = "1s"
 """Between the two GOAWAYs of a graceful end: calls that are on their way meanwhile are still served."""
@@ -63,6 +69,7 @@ class EnvoyPlan:
     """Whether callers come through a sidecar of this machine, which says who they are."""
     reuse_port: bool = False
     connection_age: float = CONNECTION_AGE_SECONDS
+    connection_idle: float = CONNECTION_IDLE_SECONDS
 
     @property
     def admin(self) -> Path:
@@ -82,6 +89,7 @@ def envoy_config(plan: EnvoyPlan) -> dict[str, Any]:
     }
     if plan.tls is not None:
         chain["transport_socket"] = _tls(plan, plan.tls)
+        chain["transport_socket_connect_timeout"] = OPENING_TIMEOUT
     return {
         "node": {"id": "authsvc", "cluster": "authsvc"},
         "admin": {"address": {"pipe": {"path": str(plan.admin), "mode": 0o600}}},
@@ -149,11 +157,13 @@ def _manager(plan: EnvoyPlan) -> dict[str, Any]:
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "max_request_headers_kb": HEADERS_KIB,
         "drain_timeout": DRAIN_PAUSE,
+        "request_headers_timeout": OPENING_TIMEOUT,
         # Streams are quiet for as long as nothing changes; a caller that left is looked for by the application.
         "stream_idle_timeout": "0s",
         # An answer that is complete and that the caller does not take.
         "stream_flush_timeout": FLUSH_TIMEOUT,
         "common_http_protocol_options": {
+            "idle_timeout": f"{plan.connection_idle:g}s",
             "max_connection_duration": f"{plan.connection_age:g}s",
             "max_connection_duration_jitter": {"value": AGE_JITTER_PERCENT},
         },

@@ -78,5 +78,5 @@ class Connection(H11Protocol):
         crowd, count = held.most_common(1)[0]
         quietest = sorted((one for one in others if one.network == crowd), key=lambda one: (one.is_serving, one.began))
         # For some at once: to look at all of them for each that comes would be work that a flood could ask for.
-        for one in quietest[: max(1, min(count, self.most) // 8)]:
+        for one in quietest[: max(1, count // 8)]:
             one.transport.abort()

@@ -153,7 +153,7 @@ class GrpcApplication:
             with self._streams.holding(stream, row, call.peer_address):
                 if call.deadline is not None:
                     _end_at(call.deadline, stream)
-                self._keep(self._read(row, stream, receive))
+                self._keep(self._read(row, stream, receive, call.peer_address))
                 async with aclosing(
                     self._engine.stream(row, call, stream.requests(), WaitRunner(self._waits))
                 ) as answers:
@@ -173,7 +173,7 @@ class GrpcApplication:
             self._half_closed.pop(stream, None)
         return (*(() if started else (framing.START,)), framing.EMPTY, end)
 
-    async def _read(self, row: Row, stream: Stream, receive: Receive) -> None:
+    async def _read(self, row: Row, stream: Stream, receive: Receive, address: str) -> None:
         """Give the caller's messages in, then leave it to the heartbeat to notice that it left."""
         try:
             if row.kind is Kind.BIDI:
@@ -181,7 +181,7 @@ class GrpcApplication:
                     if not await stream.give(message):
                         return None
             else:
-                await stream.give(await framing.one_message(receive, row.max_bytes))
+                await stream.give(await self._requests.of_stream(row, receive, address))
         except ClientLeft:
             return stream.end()
         except BaseException as fault:  # noqa: BLE001 - raised again where the handler asks for the next message

@@ -25,7 +25,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from authsvc.storage.secret_files import write_secret
-from authsvc.transport.envoy_config import LISTENER, EnvoyPlan, ListenerTls, envoy_config, tls_secrets
+from authsvc.transport.envoy_config import (
+    CONNECTION_IDLE_SECONDS,
+    LISTENER,
+    EnvoyPlan,
+    ListenerTls,
+    envoy_config,
+    tls_secrets,
+)
 from authsvc.transport.link import DESCRIPTOR, DRAIN, FOLDER, PEERS, REFUSE, START_SECONDS, Link, link
 from authsvc.transport.listening import CONNECTION_AGE_SECONDS, ListenFault, Peers
 from authsvc.transport.tls import LiveTls, TlsMaterial
@@ -70,15 +77,18 @@ class PyvoyServer:
         keep: Sequence[int] = (),
         reuse_port: bool = False,
         connection_age: float = CONNECTION_AGE_SECONDS,
+        connection_idle: float = CONNECTION_IDLE_SECONDS,
     ) -> None:
         """`keep`: descriptors that Envoy holds for as long as it runs, such as that of a lock.
 
-        `reuse_port`: other processes listen on the same port. `connection_age` in seconds.
+        `reuse_port`: other processes listen on the same port. `connection_age`, and how long a connection
+        may be without a call, in seconds.
         """
         self._application = application
         self._keep = tuple(keep)
         self._reuse_port = reuse_port
         self._connection_age = connection_age
+        self._connection_idle = connection_idle
         self._letter = dict(letter or {})
         self._plan: EnvoyPlan | None = None
         self._folder: Path | None = None
@@ -114,6 +124,7 @@ class PyvoyServer:
             sidecar=sidecar,
             reuse_port=self._reuse_port,
             connection_age=self._connection_age,
+            connection_idle=self._connection_idle,
         )
         self._plan = plan
         try:

@@ -1,4 +1,4 @@
-"""The requests of unary calls, until their messages are there.
+"""The requests of calls that have one, until it is there.
 
 Owns: `Requests`: how long a message may take to come, and how many calls may be open without one. May import: `api`,
 `core.errors`, `transport`, the standard library. One sweep looks after all: a timer for each call would cost as much
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from authsvc.api.calls import Received
-from authsvc.api.method_table import Row
+from authsvc.api.method_table import READ_SECONDS, Row
 from authsvc.api.overload import TEXT
 from authsvc.api.throttle import network_of
 from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
@@ -72,6 +72,14 @@ class Requests:
             return whole
         with self._half_reading(network_of(address)):
             return await framing.one_message(lambda: self._more(receive, limit, address), row.max_bytes, event)
+
+    async def of_stream(self, row: Row, receive: Receive, address: str) -> Received:
+        """The message of a call that is answered by a stream, in the time of a call that reads.
+
+        It counts as a stream, not as half-read. Raises as `framing.one_message`, and DeadlineExceeded.
+        """
+        limit = time.monotonic() + READ_SECONDS
+        return await framing.one_message(lambda: self._more(receive, limit, address), row.max_bytes)
 
     def sweep(self, now: float, *, draining: bool = False) -> None:
         """End what did not come in time, what is too much, and, `draining`, what is quiet: nobody waits for it.
