@@ -92,19 +92,26 @@ class Supervisor:
 
         A lone worker that ends by itself ends this too: raises CommandFault.
         """
-        keepers = [asyncio.create_task(self._keep(number)) for number in range(1, self._count + 1)]
+        keepers = {number: asyncio.create_task(self._keep(number)) for number in range(1, self._count + 1)}
         asked = asyncio.create_task(stopped.wait())
-        await asyncio.wait([*keepers, asked], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*keepers.values(), asked], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         self._stopping.set()
-        starting = [worker for number, worker in self._workers.items() if number not in self._serving]
-        for worker in starting:
-            worker.process.kill()
-        serving = [self._workers[number] for number in self._serving]
-        await asyncio.gather(*(self._in_thread(worker.drain, self._grace) for worker in serving))
-        await asyncio.gather(*keepers)
+        await asyncio.gather(*(self._see_off(number, keeper) for number, keeper in keepers.items()))
+        await asyncio.gather(*keepers.values())
         for worker in self._workers.values():
             worker.kill()
+
+    async def _see_off(self, number: int, keeper: asyncio.Task[None]) -> None:
+        """Drain one, within the grace. One that starts listens before it tells so: it is drained once it does."""
+        end = time.monotonic() + self._grace
+        if number not in self._serving:
+            await asyncio.wait([keeper], timeout=self._grace)
+        worker = self._workers[number]
+        if number in self._serving:
+            await self._in_thread(worker.drain, max(0.0, end - time.monotonic()))
+        else:
+            worker.process.kill()
 
     async def _keep(self, number: int) -> None:
         pause = FIRST_PAUSE_S

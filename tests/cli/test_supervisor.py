@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +17,16 @@ from authsvc.cli.faults import CommandFault
 from authsvc.cli.orphans import Orphans
 from authsvc.cli.supervisor import Supervisor
 from authsvc.transport.link import StartFault
+from tests.support.waiting import wait_for_async
 
 SERVES = "print('ready', flush=True); input()"
 """Serves until its standard input ends."""
 ENDS = "print('ready', flush=True)"
 FAILS = "raise SystemExit(3)"
+HANGS = "input()"
+"""Never becomes ready."""
+STARTS_SLOWLY = "import sys; open({go!r}).read(); print('ready', flush=True); sys.stdin.read()"
+"""Becomes ready once somebody has written to a pipe and closed it."""
 
 
 class Program:
@@ -28,6 +34,7 @@ class Program:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self.drained = False
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,6 +54,7 @@ class Program:
         return {"text": self._text}
 
     def drain(self, grace: float) -> None:
+        self.drained = True
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(grace)
@@ -63,14 +71,14 @@ class Program:
 class Team:
     """Programs under a supervisor, and what was said of them."""
 
-    def __init__(self, text_of: Callable[[int, int], str], count: int) -> None:
+    def __init__(self, text_of: Callable[[int, int], str], count: int, *, grace: float = 10.0) -> None:
         """`text_of` gives the program of a number and its turn, from 0."""
         self.said: list[tuple[int, str]] = []
         self.made: list[Program] = []
         self._text_of = text_of
         self._turns = dict.fromkeys(range(1, count + 1), 0)
         self.heard = asyncio.Event()
-        self.supervisor = Supervisor(self._make, count, grace=10.0, orphans=Orphans(), say=self._say)
+        self.supervisor = Supervisor(self._make, count, grace=grace, orphans=Orphans(), say=self._say)
 
     def _make(self, number: int) -> Program:
         turn = self._turns[number]
@@ -176,3 +184,57 @@ def test_a_stop_does_not_wait_for_a_pause() -> None:
         return team
 
     assert asyncio.run(run()).ended()
+
+
+async def starting_again(team: Team, stopped: asyncio.Event) -> asyncio.Task[None]:
+    """The supervisor at work, once the second program of number 2 has begun."""
+    await team.supervisor.start()
+    running = asyncio.create_task(team.supervisor.run(stopped))
+    await wait_for_async(lambda: len(team.made) == 3, what="the second start")
+    return running
+
+
+@pytest.mark.standard("U4")
+def test_a_stop_drains_one_that_is_about_to_serve_for_it_may_have_been_connected_to(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+
+    def begun() -> int:
+        """A descriptor, above 0, once the program waits for it."""
+        try:
+            return os.open(go, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return 0
+
+    async def run() -> Team:
+        slowly = STARTS_SLOWLY.format(go=str(go))
+        team = Team(lambda number, turn: (ENDS, slowly)[turn] if number == 2 else SERVES, 2)
+        stopped = asyncio.Event()
+        async with asyncio.timeout(30):
+            running = await starting_again(team, stopped)
+            waits = await wait_for_async(begun, what="the second program")
+            stopped.set()
+            await wait_for_async(lambda: team.made[0].drained, what="the drain of the first")
+            os.close(waits)
+            await running
+        return team
+
+    team = asyncio.run(run())
+    assert team.ended()
+    assert [program.drained for program in team.made] == [True, False, True]
+    assert team.made[2].process.returncode == 0
+
+
+def test_a_stop_waits_no_longer_than_the_grace_for_one_that_does_not_come_to_serve() -> None:
+    async def run() -> Team:
+        team = Team(lambda number, turn: (ENDS, HANGS)[turn] if number == 2 else SERVES, 2, grace=0.5)
+        stopped = asyncio.Event()
+        async with asyncio.timeout(30):
+            running = await starting_again(team, stopped)
+            stopped.set()
+            await running
+        return team
+
+    team = asyncio.run(run())
+    assert team.ended()
+    assert [program.drained for program in team.made] == [True, False, False]
