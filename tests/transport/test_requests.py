@@ -11,9 +11,12 @@ import pytest
 
 from authsvc.api.method_table import READ_SECONDS, Row
 from authsvc.core.errors import DeadlineExceeded, Exhausted, Unavailable
+from authsvc.core.roles_builtin import CALLER
 from authsvc.transport.grpc_framing import Event, framed
+from authsvc.transport.pyvoy_app import GrpcApplication
 from authsvc.transport.requests import Requests
 from tests.support.engines import bench
+from tests.support.scenario import scenario
 
 ROW: Row = bench().row("authsvc.v1.AuthzService/Check")
 HERE, THERE = "192.0.2.1", "198.51.100.1"
@@ -150,3 +153,49 @@ def test_a_drain_ends_what_is_quiet_and_waits_for_what_comes() -> None:
         assert await coming.result == b"asked"
 
     on_loop(scenario)
+
+
+@pytest.mark.standard("U3")
+def test_calls_without_a_message_are_no_reason_to_hold_back_others() -> None:
+    async def status(application: GrpcApplication, receive: Callable[[], Awaitable[Event]]) -> bytes:
+        sent: list[Any] = []
+
+        async def send(event: Any) -> None:
+            sent.append(event)
+
+        headers = [(b"content-type", b"application/grpc"), (b"authorization", f"Bearer {CALLER}".encode())]
+        path = f"/{ROW.name}".encode()
+        scope = {"method": "POST", "raw_path": path, "query_string": b"", "client": None, "headers": headers}
+        await application.serve(scope, receive, send)
+        told: bytes = dict(sent[-1]["headers"])[b"grpc-status"]
+        return told
+
+    async def never() -> Event:
+        await asyncio.get_running_loop().create_future()
+        return {"type": "http.disconnect"}
+
+    def silent() -> Awaitable[Event]:
+        return asyncio.get_running_loop().create_future()
+
+    async def asked() -> Event:
+        return {"type": "http.request", "body": framed(b"")}
+
+    async def scenario_of_two() -> None:
+        application = GrpcApplication(scenario().engine, calls=2)
+        # Who waits for anything but a message counts as before.
+        held = [asyncio.ensure_future(status(application, never)) for _ in range(2)]
+        await turn()
+        assert await status(application, asked) == b"8"
+        for one in held:
+            one.cancel()
+        await turn()
+        held = [asyncio.ensure_future(status(application, silent)) for _ in range(2)]
+        await turn()
+        application.begin()
+        async with asyncio.timeout(READ_SECONDS / 2):
+            while await status(application, asked) != b"0":
+                await turn()
+        assert not any(one.done() for one in held)
+        await application.end()
+
+    on_loop(scenario_of_two)
