@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from immutables import Map
 
-from authsvc.core.revocations import RevocationKind, revocation_digest
+from authsvc.core.revocations import RevocationKind, refuses
 from authsvc.ports.record import Order, RevocationMark
 
 if TYPE_CHECKING:
@@ -76,29 +76,8 @@ class Revocations:
         )
 
     def refuse(self, token: VerifiedToken) -> bool:
-        """Whether the token is revoked (STANDARDS J21).
-
-        A token that does not say when it was minted is refused: nothing could ever revoke it.
-        """
-        minted_at = token.minted_at
-        if minted_at is None:
-            return True
-        # Looked at before hashing: most deployments have no such revocation alive, and this is on every call's path.
-        if not (self.tokens or self.subjects or self.clients or self.issuers):
-            return False
-        return (
-            (bool(self.tokens) and revocation_digest(RevocationKind.TOKEN, token.token_id) in self.tokens)
-            or _refuses(self.subjects, RevocationKind.SUBJECT, token.subject, minted_at)
-            or _refuses(self.clients, RevocationKind.CLIENT, token.client_id, minted_at)
-            or _refuses(self.issuers, RevocationKind.ISSUER, token.issuer, minted_at)
-        )
-
-
-def _refuses(since: Since, kind: RevocationKind, value: str, minted_at: Order) -> bool:
-    if not since:
-        return False
-    found = since.get(revocation_digest(kind, value))
-    return found is not None and minted_at < found[0]
+        """Whether the token is revoked; see `core.revocations.refuses`."""
+        return refuses(token, self.tokens, self.subjects, self.clients, self.issuers)
 
 
 def _minute(expire_time: int) -> int:
