@@ -23,17 +23,20 @@ from authsvc.api.calls import Call, Refusal
 from authsvc.api.engine import Engine, State
 from authsvc.api.method_table import BATCH_BYTES, Kind, Row
 from authsvc.api.overload import TEXT
-from authsvc.core.errors import DeadlineExceeded, Exhausted, Reason, Unavailable
+from authsvc.core.errors import DeadlineExceeded, Exhausted, InvalidRequest, Reason, Unavailable
 from authsvc.core.values import Revision
+from authsvc.transport.grpcio_tls import credentials
+from authsvc.transport.half_open import HalfOpen
 from authsvc.transport.listening import CONNECTION_AGE_SECONDS, ListenFault, Peers
 from authsvc.transport.peers import HEADER, SPIFFE, of_sidecar
 from authsvc.transport.pools import WorkPool
 from authsvc.transport.streams import Stream, Streams
-from authsvc.transport.tls import LiveTls, TlsMaterial
+from authsvc.transport.tls import LiveTls
 from authsvc.transport.traffic import Traffic
 
 PLAIN_THREADS = 8
 BRIDGE_THREADS = 16
+VITAL_THREADS = 2
 STREAM_THREADS = 1_000
 
 MOST_WAITING = 256
@@ -47,10 +50,30 @@ CONNECTION_AGE_GRACE_MS = 60 * 60 * 1_000
 """How long calls and streams stay on a connection that takes no more of them."""
 METADATA_BYTES = 16 * 1024
 
+HANDSHAKE_SECONDS = 10.0
+"""How long who connects may take until the connection can carry calls."""
+CONNECTION_IDLE_SECONDS = 120.0
+"""How long a connection may carry none; then its caller is told to open another when it has one."""
+
 QUIET_SECONDS = 0.25
 """A drain stops refusing once no call has come for so long."""
 REFUSING_SECONDS = 3.0
 """It refuses at most so long: a caller that never pauses must not hold up the stop."""
+
+_OPTIONS = (
+    # The largest row's cap; the engine judges each row's own.
+    ("grpc.max_receive_message_length", BATCH_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+    ("grpc.max_concurrent_streams", STREAM_THREADS),
+    ("grpc.max_connection_age_grace_ms", CONNECTION_AGE_GRACE_MS),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+)
 
 _STATUS_DETAILS = "grpc-status-details-bin"
 _CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
@@ -73,21 +96,32 @@ class GrpcioServer:
         most_waiting: int = MOST_WAITING,
         reuse_port: bool = False,
         connection_age: float = CONNECTION_AGE_SECONDS,
+        connection_idle: float = CONNECTION_IDLE_SECONDS,
+        handshake: float = HANDSHAKE_SECONDS,
     ) -> None:
-        """`reuse_port`: other processes listen on the same port. `connection_age` in seconds."""
+        """`reuse_port`: other processes listen on the same port. Of connections: seconds."""
         self._engine = engine
         self._loop = loop
         self._plain = WorkPool(plain_threads, "row", most_waiting=most_waiting)
         self._bridge = WorkPool(bridge_threads, "bridge", most_waiting=most_waiting)
+        # Health is asked for under any load: its calls wait behind no others.
+        self._vital = WorkPool(VITAL_THREADS, "vital")
         # A few more than the cap, so that a stream beyond it finds a thread to be refused by.
         self._streaming = WorkPool(stream_threads + 4, "stream")
         self._traffic = Traffic()
+        self._half_open = HalfOpen(lambda context: _address(context.peer()))
         self._peers = Peers.NOBODY
         self._streams = Streams(stream_threads)
         self._server = grpc.server(
             self._plain,
             handlers=[_Handlers(self._behaviours())],
-            options=_options(connection_age, reuse_port=reuse_port),
+            options=(
+                ("grpc.so_reuseport", int(reuse_port)),
+                ("grpc.max_connection_age_ms", int(connection_age * 1_000)),
+                ("grpc.max_connection_idle_ms", int(connection_idle * 1_000)),
+                ("grpc.server_handshake_timeout_ms", int(handshake * 1_000)),
+                *_OPTIONS,
+            ),
         )
 
     def listen(self, address: str, tls: LiveTls | None = None, *, sidecar: bool = False) -> int:
@@ -100,11 +134,12 @@ class GrpcioServer:
             if tls is None:
                 port = self._server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, _credentials(tls))
+                port = self._server.add_secure_port(address, credentials(tls))
         except (RuntimeError, ValueError, OSError) as fault:
             raise ListenFault(f"cannot listen on {address}: in use, or not an address of this machine") from fault
         if not port:
             raise ListenFault(f"cannot listen on {address}")
+        self._half_open.start()
         self._server.start()
         return port
 
@@ -118,10 +153,12 @@ class GrpcioServer:
         deadline = time.monotonic() + grace
         self._traffic.refuse()
         self._streams.end_all()
+        self._half_open.end_all()
         self._traffic.wait_quiet(QUIET_SECONDS, min(deadline, time.monotonic() + REFUSING_SECONDS))
         self._server.stop(max(0.0, deadline - time.monotonic())).wait()
-        for pool in (self._plain, self._bridge, self._streaming):
+        for pool in (self._plain, self._bridge, self._vital, self._streaming):
             pool.shutdown()
+        self._half_open.close()
 
     def _behaviours(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         handlers = {f"/{row.name}": self._behaviour(row) for row in self._engine.table}
@@ -129,22 +166,31 @@ class GrpcioServer:
         return handlers
 
     def _behaviour(self, row: Row) -> grpc.RpcMethodHandler[bytes, bytes]:
-        pool = self._streaming if row.kind.is_stream else self._bridge if row.is_async else self._plain
+        if row.kind.is_stream:
+            pool = self._streaming
+        elif row.always_admitted:
+            pool = self._vital
+        else:
+            pool = self._bridge if row.is_async else self._plain
         runner = _Runner(self._loop, pool)
         # Any, because grpcio looks for an attribute that no type of a function has.
         serve: Any = functools.partial(self._stream if row.kind.is_stream else self._unary, row, pool, runner)
         if pool is not self._plain:
             serve.experimental_thread_pool = pool
-        if row.kind is Kind.BIDI:
+        # Never as of one request: there grpcio waits for it itself, in a thread of ours and without an end.
+        if row.kind.is_stream:
             return grpc.stream_stream_rpc_method_handler(serve)
-        if row.kind is Kind.SERVER_STREAM:
-            return grpc.unary_stream_rpc_method_handler(serve)
-        return grpc.unary_unary_rpc_method_handler(serve)
+        return grpc.stream_unary_rpc_method_handler(serve)
 
-    def _unary(self, row: Row, pool: WorkPool, runner: _Runner, request: bytes, context: grpc.ServicerContext) -> bytes:
+    def _unary(
+        self, row: Row, pool: WorkPool, runner: _Runner, requests: Iterator[bytes], context: grpc.ServicerContext
+    ) -> bytes:
         counted = self._traffic.enter()
         try:
-            answer = self._answer(row, pool, runner, request, context, counted=counted)
+            answer = self._answer(row, pool, runner, requests, context, counted=counted)
+        except grpc.RpcError:
+            # Raised by grpcio alone: the call ended before its message came, and nobody takes an answer.
+            answer = b""
         except BaseException as fault:  # noqa: BLE001 - grpcio would put its text on the wire, or hang the caller
             answer = self._engine.refuse(row, Call(row.name), fault)
         finally:
@@ -156,7 +202,7 @@ class GrpcioServer:
         row: Row,
         pool: WorkPool,
         runner: _Runner,
-        request: bytes,
+        requests: Iterator[bytes],
         context: grpc.ServicerContext,
         *,
         counted: bool,
@@ -170,6 +216,9 @@ class GrpcioServer:
             return self._engine.refuse(row, call, Unavailable("this replica drains", Reason.SHUTTING_DOWN))
         if late:
             return self._engine.refuse(row, call, Exhausted(TEXT, Reason.OVERLOADED))
+        request = self._half_open.first(row, pool, requests, context)
+        if isinstance(request, InvalidRequest):
+            return self._engine.refuse(row, call, request)
         return self._engine.serve(row, call, request, runner)
 
     def _stream(
@@ -195,7 +244,7 @@ class GrpcioServer:
     def _answers(
         self, row: Row, stream: Stream, runner: _Runner, requests: Any, context: grpc.ServicerContext
     ) -> Iterator[bytes | Refusal]:
-        source = requests if row.kind is Kind.BIDI else (requests,)
+        source = requests if row.kind is Kind.BIDI else self._one(row, requests, context)
         threading.Thread(target=self._read, args=(stream, source), name="stream-reader", daemon=True).start()
         call = _call(row.name, context, self._peers, stream)
         answers = self._engine.stream(row, call, stream.requests(), runner)
@@ -204,6 +253,11 @@ class GrpcioServer:
                 yield answer
         finally:
             self._on_loop(answers.aclose())
+
+    def _one(
+        self, row: Row, requests: Iterator[bytes], context: grpc.ServicerContext
+    ) -> Iterator[bytes | InvalidRequest]:
+        yield self._half_open.first(row, self._streaming, requests, context)
 
     def _read(self, stream: Stream, source: Any) -> None:
         """Give the caller's messages in. A thread of its own, because grpcio's iterator blocks until the call ends."""
@@ -341,48 +395,3 @@ def _identities(context: grpc.ServicerContext) -> tuple[str, ...]:
     uris = (value.decode("utf-8", "replace") for value in auth.get("peer_uri", ()))
     names = (value.decode("utf-8", "replace") for value in auth.get("peer_dns", ()))
     return (*(uri for uri in uris if uri.startswith(SPIFFE)), *(f"dns:{name}" for name in names))
-
-
-def _credentials(tls: LiveTls) -> grpc.ServerCredentials:
-    shown = tls.current
-
-    def newer() -> grpc.ServerCertificateConfiguration | None:
-        """Asked at each handshake."""
-        nonlocal shown
-        current = tls.current
-        if current is shown:
-            return None
-        shown = current
-        return _configuration(current)
-
-    return grpc.dynamic_ssl_server_credentials(
-        _configuration(shown),
-        newer,  # type: ignore[arg-type]  # None is "unchanged", which the stubs do not know
-        # Optional client certificates do not exist here: grpcio asks for them always or never.
-        require_client_authentication=shown.client_ca is not None,
-    )
-
-
-def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration(
-        [(material.key, material.chain)], root_certificates=material.client_ca
-    )
-
-
-def _options(connection_age: float, *, reuse_port: bool) -> tuple[tuple[str, int], ...]:
-    return (
-        ("grpc.so_reuseport", int(reuse_port)),
-        # The largest row's cap; the engine judges each row's own.
-        ("grpc.max_receive_message_length", BATCH_BYTES),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_metadata_size", METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
-        ("grpc.max_concurrent_streams", STREAM_THREADS),
-        ("grpc.max_connection_age_ms", int(connection_age * 1_000)),
-        ("grpc.max_connection_age_grace_ms", CONNECTION_AGE_GRACE_MS),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-        ("grpc.http2.max_ping_strikes", 2),
-    )

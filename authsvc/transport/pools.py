@@ -38,6 +38,7 @@ class WorkPool(futures.ThreadPoolExecutor):
         self._local = threading.local()
         self._late = futures.ThreadPoolExecutor(1, f"{name}-late", initializer=self._begin_late)
         self._size = threads
+        self._lent = 0
         self._name = name
         self._work: SimpleQueue[tuple[futures.Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._count_lock = threading.Lock()
@@ -83,6 +84,13 @@ class WorkPool(futures.ThreadPoolExecutor):
             with self._count_lock:
                 self._waiting -= 1
 
+    def lend(self, threads: int) -> None:
+        """So many more may work from now on, since others of this pool wait for what may never come."""
+        self._lent = threads
+        # As many as have work: who waits for them should not wait for one after the other.
+        for _ in range(min(self.depth, threads)):
+            self._grow()
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - the base's
         """End every thread once the queue is worked off; `cancel_futures` empties it first."""
         self._closed = True
@@ -106,7 +114,7 @@ class WorkPool(futures.ThreadPoolExecutor):
 
     def _grow(self) -> None:
         with self._count_lock:
-            if self._closed or len(self._alive) - self._waiting >= self._size:
+            if self._closed or len(self._alive) - self._waiting >= self._size + self._lent:
                 return
             thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._alive)}", daemon=True)
             self._alive.add(thread)
@@ -131,7 +139,7 @@ class WorkPool(futures.ThreadPoolExecutor):
                     future.set_exception(fault)
             del item, future, call
             with self._count_lock:
-                if len(self._alive) - self._waiting > self._size:
+                if len(self._alive) - self._waiting > self._size + self._lent:
                     self._alive.discard(threading.current_thread())
                     return
                 self._idle += 1

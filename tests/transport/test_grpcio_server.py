@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -14,12 +15,15 @@ import pytest
 
 from authsvc.api.calls import Context
 from authsvc.api.engine import Engine
+from authsvc.api.method_table import READ_SECONDS
 from authsvc.core.roles_builtin import CALLER
 from authsvc.transport.grpcio_server import GrpcioServer
+from authsvc.transport.half_open import MOST_OF_NETWORK
 from authsvc.transport.listening import ListenFault
 from authsvc.transport.tls import LiveTls
 from authsvc.v1 import authz_pb2
 from tests.support.engines import DENIED, HeldState, all_services, bench
+from tests.support.http2 import GOAWAY, PREFACE, RESET, connected, headers
 from tests.support.waiting import wait_for
 
 CHECK = "/authsvc.v1.AuthzService/Check"
@@ -159,3 +163,44 @@ def test_a_second_server_on_the_port_fails_in_one_line(loop: asyncio.AbstractEve
         second.drain(1)
     assert "\n" not in str(fault.value)
     assert str(port) in str(fault.value)
+
+
+@pytest.mark.standard("U3")
+def test_of_one_address_only_so_many_calls_wait_for_a_message(loop: asyncio.AbstractEventLoop) -> None:
+    calls = MOST_OF_NETWORK + 10
+    begun = b"".join(headers(1 + 2 * number, CHECK) for number in range(calls))
+    with serving(loop, bench().engine) as (_, port), connected(port, PREFACE + begun) as (_connection, come):
+        # Nothing comes for a second once those beyond the cap are ended: the others have their row's five.
+        ended: list[int] = []
+        with suppress(TimeoutError):
+            ended.extend(found.stream for found in come(1.0) if found.kind == RESET)
+        assert len(ended) == calls - MOST_OF_NETWORK
+
+
+@pytest.mark.standard("U4")
+def test_calls_without_a_message_hold_up_no_drain(loop: asyncio.AbstractEventLoop) -> None:
+    with serving(loop, bench().engine) as (server, port), connect(port) as channel:
+        silent = threading.Event()
+
+        def nothing() -> Iterator[bytes]:
+            silent.wait(GRACE)
+            yield from ()
+
+        begun = channel.stream_unary(CHECK).future(nothing(), metadata=AS_CALLER)
+        # On the same connection, so that the server has begun the one before.
+        assert call(channel, CHECK)
+        began = time.monotonic()
+        server.drain(GRACE)
+        assert time.monotonic() - began < READ_SECONDS / 2
+        assert begun.code() is grpc.StatusCode.CANCELLED
+        silent.set()
+
+
+@pytest.mark.standard("U3")
+def test_a_connection_that_carries_nothing_is_ended(loop: asyncio.AbstractEventLoop) -> None:
+    with serving(loop, bench().engine, connection_idle=0.5, handshake=0.5) as (_, port):
+        with connected(port) as (_connection, come):
+            assert any(found.kind == GOAWAY for found in come(GRACE))
+        with connected(port, b"") as (_connection, come):
+            # Without a preface: whatever it is sent, it ends.
+            assert all(found.stream == 0 for found in come(GRACE))

@@ -115,3 +115,33 @@ def test_threads_that_wait_are_capped() -> None:
         with pool.blocking():
             pass
     pool.shutdown()
+
+
+@pytest.mark.standard("U3")
+def test_a_pool_has_as_many_more_threads_as_it_is_lent_and_no_longer() -> None:
+    pool, gate, at_work = WorkPool(1, "t"), threading.Event(), threading.Semaphore(0)
+
+    def work() -> None:
+        at_work.release()
+        gate.wait(10)
+
+    queued = [pool.submit(work) for _ in range(5)]
+    assert at_work.acquire(timeout=5)
+    assert not at_work.acquire(timeout=0.05)
+    pool.lend(2)
+    assert at_work.acquire(timeout=5)
+    assert at_work.acquire(timeout=5)
+    assert not at_work.acquire(timeout=0.05)
+    pool.lend(0)
+    gate.set()
+    for one in queued:
+        one.result(5)
+    gate.clear()
+    again = [pool.submit(work) for _ in range(2)]
+    while at_work.acquire(timeout=0.05):
+        pass
+    assert pool.depth == 1
+    gate.set()
+    for one in again:
+        one.result(5)
+    pool.shutdown()
