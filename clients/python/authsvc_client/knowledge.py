@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from authsvc.core import claims
 from authsvc.core.claims import VerifiedToken
 from authsvc.core.errors import Internal, InvalidRequest, Reason, TokenRefused
-from authsvc.core.revocations import RevocationKind, revocation_digest
+from authsvc.core.revocations import RevocationKind, refuses
 from authsvc.v1 import sync_pb2
 from authsvc_client.answers import BearerToken
 from authsvc_client.keyset import LEEWAY, KeySet, bearer_token
@@ -67,27 +67,15 @@ class Revoked:
         return understood
 
     def refuses(self, token: VerifiedToken) -> bool:
-        """Whether the token is revoked (STANDARDS J21); one that does not say when it was minted is.
-
-        No leeway and no clock: an entry counts for as long as it is there.
-        """
-        minted_at = token.minted_at
-        if minted_at is None:
-            return True
+        """See `core.revocations.refuses`."""
         by_kind = self._entries
-        tokens = by_kind[RevocationKind.TOKEN]
-        if tokens and revocation_digest(RevocationKind.TOKEN, token.token_id) in tokens:
-            return True
-        for kind, value in (
-            (RevocationKind.SUBJECT, token.subject),
-            (RevocationKind.CLIENT, token.client_id),
-            (RevocationKind.ISSUER, token.issuer),
-        ):
-            entries = by_kind[kind]
-            found = entries.get(revocation_digest(kind, value)) if entries else None
-            if found is not None and minted_at < found[0]:
-                return True
-        return False
+        return refuses(
+            token,
+            by_kind[RevocationKind.TOKEN],
+            by_kind[RevocationKind.SUBJECT],
+            by_kind[RevocationKind.CLIENT],
+            by_kind[RevocationKind.ISSUER],
+        )
 
     def sweep(self, now: int) -> None:
         """Forget what concerns expired tokens only; a minute later, since clocks differ."""
