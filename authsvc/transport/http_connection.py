@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from typing import ClassVar
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from authsvc.api.throttle import network_of
 
@@ -57,7 +57,8 @@ class Connection(H11Protocol):
     @property
     def is_serving(self) -> bool:
         """Whether a request is being answered."""
-        return self.cycle is not None and not self.cycle.response_complete
+        cycle: RequestResponseCycle | None = self.cycle  # declared without None, and None before the first request
+        return cycle is not None and not cycle.response_complete
 
     def _look(self) -> None:
         left = self.began + self.quiet_s - self.loop.time()

@@ -293,7 +293,7 @@ def test_a_report_of_a_replica_that_hangs_holds_up_no_write(postgresql: Postgres
         ThreadPoolExecutor(1) as pool,
         postgresql.server.transaction(postgresql.database, "LOCK TABLE replica IN EXCLUSIVE MODE"),
     ):
-        report = pool.submit(record.report_replica, Replica("one", (1, 0)), forget_after=60)
+        pool.submit(record.report_replica, Replica("one", (1, 0)), forget_after=60)
         wait_for(lambda: postgresql.sql("SELECT 1 FROM pg_locks WHERE relation = 'replica'::regclass AND NOT granted"))
         assert record.grant(granted(), draft()).changed
 
