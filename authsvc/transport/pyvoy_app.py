@@ -37,7 +37,7 @@ up, as an Envoy does that asks for 200 ms.
 """
 
 SWEEP_SECONDS: Final = 0.25
-HEARTBEAT_SECONDS: Final = 10.0
+HEARTBEAT_SECONDS: Final = 1.0
 """How often callers of quiet streams are looked for; one that left is noticed then."""
 
 _IDENTITIES: Mapping[Peers, Callable[[str, bytes], tuple[str, ...]]] = {

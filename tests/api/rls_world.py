@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from authsvc import config
@@ -40,8 +40,10 @@ class Rls:
         policy: str = POLICY,
         proxies: Sequence[config.Proxy] = (LOOPBACK,),
         counters: Counters | None = None,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
-        self.world = World(policy, proxies=proxies)
+        """`monotonic`: the clock of deadlines, which is a transport's own where one serves the engine."""
+        self.world = World(policy, proxies=proxies, monotonic=monotonic)
         handlers = EnvoyRateLimits(ProxyQuotas(Limits(counters or MemoryCounters(self.world.clock))))
         service = Service(RATE_LIMIT_SERVICE, handlers, handlers.deny, FAULTS)
         table = MethodTable.build([service])

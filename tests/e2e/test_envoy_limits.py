@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -60,7 +61,8 @@ def edge(*, domain: str = "api", domains: tuple[str, ...] = ("api",), deny_on_fa
         asyncio.run_coroutine_threadsafe(node.start(), loop).result(10)
         stack.callback(lambda: asyncio.run_coroutine_threadsafe(node.stop(), loop).result(10))
         counters = RedisCounters(node, FailurePolicy(SystemClock(), lambda: 1), pseudonym_key=PSEUDONYM_KEY)
-        rls = Rls(proxies=[config.Proxy(peer="loopback", domains=domains)], counters=counters)
+        proxies = [config.Proxy(peer="loopback", domains=domains)]
+        rls = Rls(proxies=proxies, counters=counters, monotonic=time.monotonic)
         server = GrpcioServer(rls.engine, loop, stream_threads=4)
         served.callback(lambda: server.drain(1.0))
         authsvc = f"127.0.0.1:{server.listen('127.0.0.1:0')}"
