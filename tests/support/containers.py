@@ -100,7 +100,11 @@ class Podman:
         file = folder / "pod.yaml"
         file.write_text(yaml.safe_dump_all(played))
         try:
-            self("play", "kube", str(file), deadline_s=120.0)
+            try:
+                self("play", "kube", str(file), deadline_s=120.0)
+            except AssertionError as fault:
+                fault.add_note(self("pod", "logs", name, code=None))
+                raise
             yield f"{name}-authsvc"
         finally:
             self("play", "kube", "--down", str(file), code=None)
