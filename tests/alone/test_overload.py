@@ -96,7 +96,7 @@ def until_true(seen: Callable[[], bool], ended: Callable[[], bool]) -> bool:
 
 @pytest.mark.standard("U3", "E2")
 @pytest.mark.timeout(600)
-@pytest.mark.xfail(reason="known fault, the first entry of docs/next.md: the excess is not always refused", strict=False)
+@pytest.mark.xfail(reason="known fault, first in docs/next.md: not all excess is refused", strict=False)
 def test_the_excess_is_held_back_and_the_rest_is_served_as_before(tmp_path: Path, transport: str) -> None:
     with loaded(tmp_path / "data", transport) as here, ThreadPoolExecutor(1) as pool:
         most = here.measure(AT_MOST)
