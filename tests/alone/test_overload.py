@@ -30,7 +30,8 @@ SECONDS = 60.0 if CAMPAIGN else 4.0
 OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
 EXCESS = Plan(seconds=SECONDS, warm_up_s=1.5, connections=16, rest_s=2.0)
 """Callers who obey RetryInfo, as it is on average."""
-BURST = 50
+BURST = 200
+"""Of each kind: with what waits already, more than either transport lets wait."""
 HELD = {"grpcio": MOST_WAITING, "pyvoy": CALLS}
 KEPT = 0.8 if CAMPAIGN else 0.6
 """The share of the greatest goodput that is left under overload. Where other work takes the processor, the callers come
@@ -119,7 +120,10 @@ def test_the_excess_is_held_back_and_the_rest_is_served_as_before(tmp_path: Path
         assert here.held().memory < before + 64 * MIB
         assert over.errors
         assert over.wrong == 0
-        assert goodput(over) > KEPT * goodput(most), f"{over} after {most}"
+        # Before and after, since a machine that others share may change its speed meanwhile.
+        again = here.measure(AT_MOST)
+        most_kept = (goodput(most) + goodput(again)) / 2
+        assert goodput(over) > KEPT * most_kept, f"{over} between {most} and {again}"
         assert held_back.error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         details = {one.type_url.rpartition(".")[2]: one.value for one in _status(held_back.error).details}
         assert error_details_pb2.ErrorInfo.FromString(details["ErrorInfo"]).reason == "OVERLOADED"
